@@ -1,0 +1,423 @@
+"""A handle on models: ask one, stream from one. Stateless but for its settings and connections.
+
+`ClientBody` is written once, as coroutines over a runtime; `AsyncClient` and `Client` are its two faces.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Self, TypedDict, TypeVar, Unpack, cast, final, get_args, overload
+
+import msgspec
+
+from .chat import AsyncChat, Chat, ChatBody, chat_settings
+from .credentials import find_key
+from .engines import Engine
+from .errors import ClosedError, ConfigurationError, UnsupportedError
+from .hooks import Hook, Hooks
+from .media import ImageSource
+from .messages import Audio, Image, Message
+from .model import Exchange, Local, Model, OnUnsupported, Remote
+from .options import Call, Settings, checked_options, merged, phases_of, policy, seconds, whole
+from .prompts import Prompt, as_messages
+from .providers import ModelString, check_base_url, has_provider, parse_model
+from .requests import Notice, Options, OutputSchema, Request, Response
+from .retry import Retry
+from .runtime import Blocking, Eventful, Line, Runtime, awaitable, blocking
+from .schema import Schema, schema_of
+from .tools import AnyTool, Toolbox
+from .transports import blocking_transport, eventful_transport
+from .turn import Turn, awaitable_stream, blocking_stream
+from .version import __version__
+
+T = TypeVar("T")
+
+TIMEOUT = 600.0
+IDLE_TIMEOUT = 300.0
+CONNECT_TIMEOUT = 10.0
+MAX_ATTEMPTS = 3
+MAX_TOOL_ROUNDS = 10
+
+_USER_AGENT = f"sabir/{__version__}"
+_PICO_NOTICE = Notice(
+    "default_model",
+    "model",
+    "no model was named, so the one inside the package answers: Pico, 1.5 million parameters, a toy that knows a few "
+    "tricks. Name one with model= or the environment variable SABIR_MODEL.",
+)
+
+
+class _Target(msgspec.Struct, frozen=True):
+    """A model string, resolved."""
+
+    name: str
+    id: str
+    dialect: str
+    model: Model
+    capabilities: frozenset[str] | None = None
+    notice: Notice | None = None
+
+
+Models = str | Engine | Sequence[str | Engine] | None
+
+
+class ClientBody:
+    """The body of both clients. `models` are model strings or engines; the first is the default."""
+
+    def __init__(
+        self,
+        models: Models,
+        runtime: Callable[[], Runtime],
+        settings: Settings,
+    ) -> None:
+        options = dict(settings)
+        self._base_url = cast("str | None", options.pop("base_url", None))
+        self._api_key = cast("str | None", options.pop("api_key", None))
+        self._timeout = seconds(options.pop("timeout", TIMEOUT), "timeout")
+        self._idle_timeout = seconds(options.pop("idle_timeout", IDLE_TIMEOUT), "idle_timeout")
+        self._connect_timeout = seconds(options.pop("connect_timeout", CONNECT_TIMEOUT), "connect_timeout")
+        self._max_attempts = whole(options.pop("max_attempts", MAX_ATTEMPTS), "max_attempts", 1)
+        self._max_tool_rounds = whole(options.pop("max_tool_rounds", MAX_TOOL_ROUNDS), "max_tool_rounds", 0)
+        self._on_unsupported = policy(options.pop("on_unsupported", "warn"))
+        self._hooks = Hooks(cast("Iterable[Hook]", options.pop("hooks", ())))
+        self._tools = Toolbox(cast("Iterable[AnyTool]", options.pop("tools", ())))
+        self._options = checked_options(options, Settings)
+        if self._base_url is not None:
+            check_base_url(self._base_url)
+        self._runtime = runtime()
+        self._targets: dict[str, _Target] = {}
+        self._engines: list[Engine] = []
+        self._live: set[Turn[Any]] = set()
+        self._is_closed = False
+        self._default = self._listed(models)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models this client was made with."""
+        return self._models
+
+    @property
+    def default_model(self) -> str:
+        """The model that is asked where a call names none."""
+        return self._default.name
+
+    @default_model.setter
+    def default_model(self, model: str) -> None:
+        self._default = self._target(model)
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks that watch the calls; a change takes effect with the next call."""
+        return self._hooks
+
+    @overload
+    async def ask(self, prompt: Prompt, *, schema: type[T], **call: Unpack[Call]) -> Response[T]: ...
+    @overload
+    async def ask(self, prompt: Prompt, *, schema: dict[str, Any], **call: Unpack[Call]) -> Response[Any]: ...
+    @overload
+    async def ask(self, prompt: Prompt, *, schema: None = None, **call: Unpack[Call]) -> Response[None]: ...
+    async def ask(self, prompt: Prompt, *, schema: Any = None, **call: Unpack[Call]) -> Response[Any]:
+        """Ask once and return the whole answer; tools run in a loop until the model needs no more.
+
+        `prompt` is a text, a message, a list of messages or a list of parts. `schema` is a type (dataclass, TypedDict,
+        pydantic model, ...) or a JSON Schema that the answer is to fit: `response.parsed` is a value of it. For the
+        rest see `Call` and `Options`.
+
+        Raises:
+            SabirError: one of the family in `sabir.errors`, and nothing else.
+        """
+        return await self._turn_of(prompt, schema, frozenset(), False, call).finish()
+
+    @overload
+    def open_stream(
+        self, prompt: Prompt, *, schema: type[T], include: Iterable[str] | None = None, **call: Unpack[Call]
+    ) -> Turn[T]: ...
+    @overload
+    def open_stream(
+        self, prompt: Prompt, *, schema: dict[str, Any], include: Iterable[str] | None = None, **call: Unpack[Call]
+    ) -> Turn[Any]: ...
+    @overload
+    def open_stream(
+        self, prompt: Prompt, *, schema: None = None, include: Iterable[str] | None = None, **call: Unpack[Call]
+    ) -> Turn[None]: ...
+    def open_stream(
+        self, prompt: Prompt, *, schema: Any = None, include: Iterable[str] | None = None, **call: Unpack[Call]
+    ) -> Turn[Any]:
+        """Ask once and see the answer come, as `StreamChunk`s; then `response` is what `ask` would have returned.
+
+        `include` names the phases to see, such as "generating"; None is all. Nothing is sent before the first chunk
+        is asked for.
+        """
+        return self._turn_of(prompt, schema, phases_of(include), True, call)
+
+    def _turn_of(
+        self, prompt: Prompt, schema: Any, include: Collection[str], is_stream: bool, call: Call
+    ) -> Turn[Any]:
+        options: dict[str, Any] = dict(call)
+        messages = as_messages(prompt, options.pop("images", ()), options.pop("system", None))
+        return self.turn(messages, options, schema=schema, include=include, is_stream=is_stream)
+
+    def turn(
+        self,
+        messages: tuple[Message, ...],
+        *layers: Mapping[str, Any],
+        schema: Any,
+        include: Collection[str],
+        is_stream: bool,
+        when_over: Callable[[Turn[Any]], None] | None = None,
+    ) -> Turn[Any]:
+        """Prepare one call: all that can be wrong with it is found here, before anything is sent.
+
+        `layers` are options over the client's own, each over the one before.
+        """
+        if self._is_closed:
+            raise ClosedError("this client has been closed; make a new one")
+        options = merged(self._options, *(checked_options(layer, Call) for layer in layers))
+        model, tools = options.pop("model", None), options.pop("tools", None)
+        max_tool_rounds = options.pop("max_tool_rounds", self._max_tool_rounds)
+        target = self._default if model is None else self._target(model)
+        toolbox = tools if isinstance(tools, Toolbox) else self._tools if tools is None else Toolbox(tools)
+        shape: Schema[Any] | None = None if schema is None else schema_of(schema)
+        request = Request(
+            model=target.id,
+            messages=messages,
+            tools=toolbox.specs,
+            schema=None if shape is None else OutputSchema(shape.name, shape.json),
+            stream=is_stream,
+            **options,
+        )
+        _check_tool_choice(request)
+        _check_capabilities(request, target)
+        deadline = None if self._timeout is None else self._runtime.now() + self._timeout
+        line = Line(deadline=deadline, idle=self._idle_timeout, connect=self._connect_timeout)
+        exchange = Exchange(line, self._on_unsupported)
+        if target.notice is not None:
+            exchange.notices.append(target.notice)
+            _tell_once_on_stderr(target.notice.message)
+
+        def over(turn: Turn[Any]) -> None:
+            self._live.discard(turn)
+            if when_over is not None:
+                when_over(turn)
+
+        turn: Turn[Any] = Turn(
+            runtime=self._runtime,
+            model=target.model,
+            name=target.name,
+            dialect=target.dialect,
+            request=request,
+            exchange=exchange,
+            tools=toolbox,
+            schema=shape,
+            max_tool_rounds=whole(max_tool_rounds, "max_tool_rounds", 0),
+            include=include,
+            hooks=self._hooks.snapshot(),
+            when_over=over,
+        )
+        self._live.add(turn)
+        return turn
+
+    def close(self) -> None:
+        """End live streams, close connections and let models go. Idempotent, legal from any thread."""
+        self._is_closed = True
+        for turn in tuple(self._live):
+            turn.end()
+        while self._engines:
+            self._engines.pop().close()
+        self._runtime.close()
+
+    def _listed(self, models: Models) -> _Target:
+        if models is None:
+            if named := os.environ.get("SABIR_MODEL", "").strip():
+                models = named
+            else:
+                self._models: tuple[str, ...] = ("pico",)
+                return msgspec.structs.replace(self._target("pico"), notice=_PICO_NOTICE)
+        listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
+        if not listed:
+            raise ConfigurationError("a client needs at least one model, as in Client('openai:gpt-4o-mini')")
+        targets = [self._target(item) if isinstance(item, str) else self._engine_target(item) for item in listed]
+        self._models = tuple(target.name for target in targets)
+        return targets[0]
+
+    def _target(self, text: str) -> _Target:
+        if (known := self._targets.get(text)) is None:
+            known = self._targets[text] = self._resolved(text)
+        return known
+
+    def _resolved(self, text: str) -> _Target:
+        default = getattr(self, "_default", None)
+        if default is not None and isinstance(text, str) and not has_provider(text) and text.strip():
+            # A bare id is a model of the default's provider: its own connection, key and quirks.
+            if isinstance(default.model, Retry):
+                name = f"{default.name.partition(':')[0]}:{text}"
+                return msgspec.structs.replace(default, name=name, id=text, notice=None)
+        named = parse_model(text)
+        model = self._local(named) if named.provider.engine is not None else self._remote(named)
+        return _Target(str(named), named.id, named.provider.dialect.name, model, named.capabilities)
+
+    def _engine_target(self, engine: Engine) -> _Target:
+        if not callable(getattr(engine, "deltas", None)):
+            raise ConfigurationError(f"a model is named by a string or is an engine, not {type(engine).__name__}")
+        name = getattr(engine, "name", type(engine).__name__)
+        target = _Target(name, name, name, Local(name, None, engine, self._runtime))
+        self._targets[name] = target
+        return target
+
+    def _remote(self, named: ModelString) -> Model:
+        row = named.provider
+        # The client's own address and key are for the provider it was made with, and for no other.
+        is_own = not hasattr(self, "_default") or self._default.name.partition(":")[0] == row.name
+        base_url = named.base_url or (self._base_url if is_own else None)
+        key = find_key(row, base_url, self._api_key if is_own else None)
+        remote = Remote(row.name, row.dialect, base_url or cast("str", row.url), key, self._runtime, _USER_AGENT)
+        return Retry(remote, self._runtime, self._max_attempts)
+
+    def _local(self, named: ModelString) -> Model:
+        room = import_module(f"sabir.engines.{named.provider.engine}")
+        engine: Engine = room.engine(named.id, named.provider)
+        self._engines.append(engine)
+        return Local(named.provider.name, named.provider.dialect, engine, self._runtime)
+
+
+@final
+class AsyncClient(ClientBody):
+    """A handle on one or several models, awaitable. See `sabir.Client`, whose methods it has."""
+
+    def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
+        super().__init__(models, lambda: Eventful(eventful_transport), settings)
+
+    stream = awaitable_stream(ClientBody.open_stream)
+
+    def chat(
+        self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]
+    ) -> AsyncChat:
+        """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
+        return AsyncChat(self, *chat_settings(messages, options))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class Client:
+    """A handle on one or several models. Stateless: every call stands alone; `chat()` begins a conversation.
+
+    Nothing is connected, loaded or read from disk here; the first call does that.
+    """
+
+    def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
+        """Make a client of model strings (`"openai:gpt-4o-mini"`) or engines; without any, of SABIR_MODEL, else Pico.
+
+        `settings` are those of `Settings`, and any of `Options` as defaults for all calls.
+
+        Raises:
+            ConfigurationError: an unknown provider, a missing key, an unknown setting; says what to do.
+        """
+        self._body = ClientBody(models, lambda: Blocking(blocking_transport), settings)
+
+    ask = blocking(ClientBody.ask)
+    stream = blocking_stream(ClientBody.open_stream)
+
+    def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> Chat:
+        """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
+        return Chat(ChatBody(self._body, *chat_settings(messages, options)))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models this client was made with."""
+        return self._body.models
+
+    @property
+    def default_model(self) -> str:
+        """The model that is asked where a call names none."""
+        return self._body.default_model
+
+    @default_model.setter
+    def default_model(self, model: str) -> None:
+        self._body.default_model = model
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks that watch the calls; a change takes effect with the next call."""
+        return self._body.hooks
+
+    def close(self) -> None:
+        """End live streams, close connections and let models go. Idempotent, legal from any thread."""
+        self._body.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_tool_choice(request: Request) -> None:
+    choice = request.tool_choice
+    if choice in (None, "auto", "none", "required") or any(tool.name == choice for tool in request.tools):
+        return
+    names = ", ".join(tool.name for tool in request.tools) or "none"
+    raise ConfigurationError(
+        f"tool_choice is 'auto', 'none', 'required' or the name of a tool, not {choice!r}; the tools are: {names}"
+    )
+
+
+def _check_capabilities(request: Request, target: _Target) -> None:
+    if target.capabilities is None:
+        return
+    kinds = {type(part) for message in request.messages for part in message.parts}
+    needs = (
+        ("tools", bool(request.tools), "run tools"),
+        ("vision", Image in kinds, "see images"),
+        ("audio", Audio in kinds, "hear audio"),
+        ("structured", request.schema is not None, "keep to a schema"),
+    )
+    for capability, is_needed, what in needs:
+        if is_needed and capability not in target.capabilities:
+            raise UnsupportedError(f"{target.name} cannot {what}; choose another model", model=target.name)
+
+
+def _tell_once_on_stderr(message: str) -> None:
+    if not _told:
+        _told.append(True)
+        print(f"sabir: {message}", file=sys.stderr)
+
+
+_told: list[bool] = []
+
+
+class _Shared:
+    """What `sabir.ask` asks: clients that live as long as the process, one for each value of SABIR_MODEL."""
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
+        self._bodies: dict[str | None, ClientBody] = {}
+
+    @property
+    def _body(self) -> ClientBody:
+        named = os.environ.get("SABIR_MODEL")
+        if (body := self._bodies.get(named)) is None:
+            body = self._bodies.setdefault(named, ClientBody(None, self._runtime, {}))
+            atexit.register(body.close)
+        return body
+
+
+class _BlockingShared(_Shared):
+    ask = blocking(ClientBody.ask)
+
+
+class _AwaitableShared(_Shared):
+    ask = awaitable(ClientBody.ask)
+
+
+ask = _BlockingShared(lambda: Blocking(blocking_transport)).ask
+async_ask = _AwaitableShared(lambda: Eventful(eventful_transport)).ask

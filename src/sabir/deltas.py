@@ -1,0 +1,262 @@
+"""What a stream is made of, and the sum that turns it into a message; knows no wire format.
+
+Ten kinds of delta carry every wire format. A decoder numbers parts in the order of their first appearance; the
+`Assembler` adds deltas up at a cost that does not depend on how long the message already is, and refuses what does not
+fit instead of guessing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from .errors import StreamProtocolError
+from .messages import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Part,
+    ProviderState,
+    Refusal,
+    ServerItem,
+    Thinking,
+    ToolCall,
+)
+from .messages import Text as TextPart
+from .usage import Usage
+
+PartKind = Literal["text", "thinking", "call", "refusal", "image", "audio", "file", "server"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "paused", "cancelled", "unknown"]
+
+
+class Head(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The answer's id, the model that gives it, and what else the wire says of the whole answer."""
+
+    id: str | None = None
+    model: str | None = None
+    state: dict[str, Any] | None = None
+
+
+class Open(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """A part begins. `id`, `name` are a call's (or file's); `media_type` a blob's; `choice` numbers the answers."""
+
+    part: int
+    kind: PartKind
+    id: str | None = None
+    name: str | None = None
+    choice: int = 0
+    state: dict[str, Any] | None = None
+    media_type: str | None = None
+
+
+class Text(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """More of a part's text: prose, thinking, the JSON of a call's arguments, a transcript."""
+
+    part: int
+    text: str
+
+
+class Blob(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """More of a part's bytes."""
+
+    part: int
+    data: bytes
+
+
+class Note(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """A citation, annotation or log probability of a part."""
+
+    part: int
+    value: Any
+
+
+class State(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Keys of provider state for a part (None: the message); `id` and `name` where a call's come late."""
+
+    part: int | None
+    patch: dict[str, Any]
+    id: str | None = None
+    name: str | None = None
+
+
+class Close(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """A part is complete. `final`, where the wire repeats the whole text, must extend what was streamed."""
+
+    part: int
+    final: str | None = None
+
+
+class Count(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The usage so far: cumulative, later fields replace earlier ones."""
+
+    usage: Usage
+
+
+class Finish(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Why one answer ended; `raw` is the reason as the wire spells it."""
+
+    reason: FinishReason
+    choice: int = 0
+    raw: str | None = None
+    detail: Any = None
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Something that adds nothing to the message (progress, ping, unknown); carried, not summed."""
+
+    raw: Any
+
+
+Delta: TypeAlias = Head | Open | Text | Blob | Note | State | Close | Count | Finish | Event
+
+
+class Assembler:
+    """The sum of deltas. One owner; `add` in order, then read. Costs the same per delta however long the message."""
+
+    def __init__(self, dialect: str) -> None:
+        self._dialect = dialect
+        self._drafts: list[_Draft] = []
+        self._state: dict[str, Any] = {}
+        self.id: str | None = None
+        self.model: str | None = None
+        self.usage = Usage()
+        self.finishes: dict[int, Finish] = {}
+
+    def add(self, delta: Delta) -> None:
+        """Add one delta.
+
+        Raises:
+            StreamProtocolError: it does not fit what came before; nothing is guessed or merged.
+        """
+        match delta:
+            case Text():
+                self._draft(delta.part).text.append(delta.text)
+            case Open():
+                if delta.part != len(self._drafts):
+                    raise StreamProtocolError(f"part {delta.part} opens where part {len(self._drafts)} was due")
+                self._drafts.append(_Draft(delta))
+            case Blob():
+                self._draft(delta.part).data.append(delta.data)
+            case Note():
+                self._draft(delta.part).notes.append(delta.value)
+            case State():
+                self._merge_state(delta)
+            case Close():
+                self._draft(delta.part).close(delta.final)
+            case Count():
+                self.usage = self.usage.updated(delta.usage)
+            case Finish():
+                self.finishes[delta.choice] = delta
+            case Head():
+                self.id = delta.id or self.id
+                self.model = delta.model or self.model
+                self._state.update(delta.state or {})
+            case Event():
+                pass
+
+    @property
+    def choices(self) -> tuple[Message, ...]:
+        """One message for each answer; at least one, empty if nothing came."""
+        numbers = {0, *(draft.opening.choice for draft in self._drafts), *self.finishes}
+        return tuple(self.message(number) for number in range(max(numbers) + 1))
+
+    def message(self, choice: int = 0) -> Message:
+        """The message as far as it has come."""
+        return Message(
+            "assistant",
+            tuple(draft.part(self._dialect, self.model) for draft in self._drafts if draft.opening.choice == choice),
+            id=self.id,
+            model=self.model,
+            state=_state(self._dialect, self.model, self._state),
+        )
+
+    def _draft(self, part: int) -> _Draft:
+        if not 0 <= part < len(self._drafts):
+            raise StreamProtocolError(f"a delta for part {part}, which was never opened")
+        draft = self._drafts[part]
+        if draft.closed:
+            raise StreamProtocolError(f"a delta for part {part}, which is already complete")
+        return draft
+
+    def _merge_state(self, delta: State) -> None:
+        if delta.part is None:
+            self._state.update(delta.patch)
+        elif not 0 <= delta.part < len(self._drafts):
+            raise StreamProtocolError(f"state for part {delta.part}, which was never opened")
+        else:
+            self._drafts[delta.part].merge(delta)
+
+
+class _Draft:
+    __slots__ = ("closed", "data", "id", "name", "notes", "opening", "state", "text")
+
+    def __init__(self, opening: Open) -> None:
+        self.opening = opening
+        self.id = opening.id
+        self.name = opening.name
+        self.state = dict(opening.state or {})
+        self.text: list[str] = []
+        self.data: list[bytes] = []
+        self.notes: list[Any] = []
+        self.closed = False
+
+    def merge(self, delta: State) -> None:
+        for field, late in (("id", delta.id), ("name", delta.name)):
+            known = getattr(self, field)
+            if late is not None and known not in (None, late):
+                raise StreamProtocolError(f"part {delta.part} has the {field} {known!r} and is now said to be {late!r}")
+            setattr(self, field, known if late is None else late)
+        self.state.update(delta.patch)
+
+    def close(self, final: str | None) -> None:
+        if final is not None:
+            streamed = "".join(self.text)
+            if not final.startswith(streamed):
+                raise StreamProtocolError(f"the complete part contradicts what was streamed: {streamed[:80]!r}…")
+            self.text = [final]
+        self.closed = True
+
+    def part(self, dialect: str, model: str | None) -> Part:
+        state = _state(dialect, model, self.state)
+        text = _joined(self.text)
+        notes = tuple(self.notes)
+        match self.opening.kind:
+            case "text":
+                return TextPart(text=text, notes=notes, state=state)
+            case "thinking":
+                return Thinking(text=text, notes=notes, state=state)
+            case "refusal":
+                return Refusal(text=text, state=state)
+            case "call":
+                if not self.name:
+                    raise StreamProtocolError("a tool call came without the name of a tool")
+                return ToolCall(name=self.name, input=text, id=self.id, state=state)
+            case "image":
+                return Image(data=b"".join(self.data), media_type=self.opening.media_type, state=state)
+            case "audio":
+                data = b"".join(self.data)
+                kind = self.opening.media_type
+                return Audio(data=data, media_type=kind, id=self.id, transcript=text or None, state=state)
+            case "file":
+                kind = self.opening.media_type
+                return File(data=b"".join(self.data), media_type=kind, name=self.name, state=state)
+            case "server":
+                return ServerItem(kind=self.name or "item", text=text, id=self.id, state=state)
+
+
+def _state(dialect: str, model: str | None, value: dict[str, Any]) -> ProviderState | None:
+    return ProviderState(dialect, dict(value), model) if value else None
+
+
+def _joined(pieces: list[str]) -> str:
+    """Join the pieces of a text, and the halves of a surrogate pair that fell into two of them."""
+    text = "".join(pieces)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return text

@@ -1,0 +1,91 @@
+"""Wire formats, one file each: bytes to values and back, without I/O, clock or chance.
+
+`Dialect` is what the rooms above know of a format. A dialect is a frozen dataclass whose fields are the known quirks of
+the servers that speak it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..deltas import Delta
+from ..errors import ProviderError
+from ..requests import HttpRequest, Notice, Request
+
+
+class Decoder(Protocol):
+    """Turns the bytes of one streamed answer into deltas, however they are cut."""
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """Decode what these bytes complete.
+
+        Raises:
+            SabirError: a malformed stream or an error sent in it; never before the deltas that preceded it are out.
+        """
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to come: the end marker was seen, or `close` has an error to raise."""
+        ...
+
+    def close(self) -> list[Delta]:
+        """The last deltas, once the bytes have ended.
+
+        Raises:
+            StreamInterrupted: the answer did not reach its end.
+        """
+        ...
+
+
+class Dialect(Protocol):
+    """The client's half of a wire format."""
+
+    @property
+    def name(self) -> str: ...
+
+    def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        """The request, its url relative to the provider's address and without a key, and what was lowered."""
+        ...
+
+    def decode_answer(self, body: bytes) -> list[Delta]:
+        """A whole answer as the deltas that sum to it.
+
+        Raises:
+            SabirError: the body is no answer, or an error sent with status 200.
+        """
+        ...
+
+    def decoder(self) -> Decoder: ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError: ...
+
+
+class Unsupported(str):
+    """The verdict on a portable parameter that a format cannot express: the reason, and what to do instead."""
+
+    __slots__ = ()
+
+
+Verdicts = Mapping[str, str | Unsupported]
+
+
+def text_of(value: Any) -> str | None:
+    """The value if it is a string with something in it; wire fields may hold anything."""
+    return value if isinstance(value, str) and value else None
+
+
+def mapping_of(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(value: Any) -> list[Any]:
+    """The value if it is an array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def count_of(value: Any) -> int | None:
+    """The value if it is a plausible count of tokens."""
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,199 @@
+"""A model is something that turns a request into deltas: over HTTP, or in this process.
+
+What needs to understand the exchange (retries, caches, budgets) wraps a `Model` and is one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Literal, Protocol, final
+
+import msgspec
+
+from .credentials import Key
+from .deltas import Delta
+from .dialects import Dialect
+from .dialects.failures import request_id
+from .engines import Engine
+from .errors import (
+    BadRequestError,
+    DeadlineExceeded,
+    SabirError,
+    SabirWarning,
+    StreamInterrupted,
+    StreamProtocolError,
+    UnsupportedError,
+)
+from .requests import Attempt, HttpRequest, Notice, Request
+from .runtime import Line, Reply, Runtime
+
+OnUnsupported = Literal["warn", "raise", "ignore"]
+
+MAX_ERROR_BODY = 1 << 20
+MAX_ANSWER = 1 << 28
+# How long to wait for the end of a body whose answer is complete, so that its connection can be used again.
+DRAIN_SECONDS = 0.25
+
+
+class Exchange:
+    """What one call leaves behind besides its deltas; filled by whoever does the work, read when it is over."""
+
+    def __init__(self, line: Line, on_unsupported: OnUnsupported) -> None:
+        self.line = line
+        self.attempts: list[Attempt] = []
+        self.notices: list[Notice] = []
+        self.request_id: str | None = None
+        self.body: bytes | None = None
+        self._on_unsupported = on_unsupported
+
+    def report(self, notices: Iterable[Notice]) -> None:
+        """Note what was lowered, before it is sent.
+
+        Raises:
+            UnsupportedError: something could not be expressed, and the caller asked for an error then.
+        """
+        for notice in notices:
+            if notice in self.notices:
+                continue
+            self.notices.append(notice)
+            if notice.kind == "unsupported" and self._on_unsupported == "raise":
+                raise UnsupportedError(notice.message)
+            if notice.kind == "unsupported" and self._on_unsupported == "warn":
+                warnings.warn(notice.message, SabirWarning, stacklevel=2)
+
+
+class Model(Protocol):
+    """Request to deltas. They come in batches, one for each read from the network."""
+
+    def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]: ...
+
+
+@final
+class Remote:
+    """A model behind HTTP."""
+
+    def __init__(
+        self, provider: str, dialect: Dialect, url: str, key: Key | None, runtime: Runtime, user_agent: str
+    ) -> None:
+        self._provider = provider
+        self._dialect = dialect
+        self._url = url.rstrip("/")
+        self._key = key
+        self._runtime = runtime
+        self._headers = (("user-agent", user_agent), *((key.header(),) if key else ()))
+
+    async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
+        exchange.request_id = None
+        try:
+            http, notices = self._dialect.encode_request(request)
+            exchange.report(notices)
+            reply = await self._runtime.send(self._addressed(http), exchange.line)
+            try:
+                exchange.request_id = request_id(reply.headers)
+                await self._refuse_error(reply)
+                if "event-stream" in reply.headers.get("content-type", "") or _is_unlabelled_stream(request, reply):
+                    async with aclosing(self._streamed(reply, exchange.line)) as batches:
+                        async for batch in batches:
+                            yield batch
+                else:
+                    exchange.body = await _read_all(reply, MAX_ANSWER)
+                    yield self._dialect.decode_answer(exchange.body)
+            finally:
+                reply.close()
+        except SabirError as error:
+            raise self._told(error, request, exchange) from None
+
+    def _addressed(self, http: HttpRequest) -> HttpRequest:
+        own = {name.lower() for name, _ in http.headers}
+        # A header of the caller's takes the place of ours, never of the key.
+        ours = tuple(header for header in self._headers if header[0] not in own or header[0] == "authorization")
+        theirs = tuple(header for header in http.headers if not (self._key and header[0].lower() == "authorization"))
+        return HttpRequest(http.method, self._url + http.url, (*ours, *theirs), http.body)
+
+    async def _refuse_error(self, reply: Reply) -> None:
+        if 200 <= reply.status < 300:
+            return
+        if 300 <= reply.status < 400:
+            raise BadRequestError(
+                f"{self._url} answered with a redirect (HTTP {reply.status}), which is never followed, since the key "
+                "would go along; set base_url to the final address",
+                status=reply.status,
+            )
+        body = await _read_all(reply, MAX_ERROR_BODY)
+        raise self._dialect.decode_error(reply.status, reply.headers, body)
+
+    async def _streamed(self, reply: Reply, line: Line) -> AsyncGenerator[list[Delta], None]:
+        decoder = self._dialect.decoder()
+        try:
+            while not decoder.is_over and (data := await reply.read_some()):
+                if batch := decoder.feed(data):
+                    yield batch
+        except StreamInterrupted:
+            # Whether an answer is complete is for its format to say, not for the connection.
+            yield decoder.close()
+            return
+        yield decoder.close()
+        await self._drain(reply, line)
+
+    async def _drain(self, reply: Reply, line: Line) -> None:
+        """Read a complete answer's last bytes; what does not come at once is not waited for."""
+        deadline, soon = line.deadline, self._runtime.now() + DRAIN_SECONDS
+        line.deadline = soon if deadline is None else min(deadline, soon)
+        try:
+            while await reply.read_some():
+                pass
+        except (DeadlineExceeded, StreamInterrupted):
+            pass
+        finally:
+            line.deadline = deadline
+
+    def _told(self, error: SabirError, request: Request, exchange: Exchange) -> SabirError:
+        """The error with all that is known here, and without the key should a server have repeated it."""
+        error.provider = error.provider or self._provider
+        error.model = error.model or request.model
+        error.request_id = error.request_id or exchange.request_id
+        if self._key is not None:
+            error.message = self._key.removed_from(error.message)
+            error.args = (error.message,)
+            error.body = error.body and self._key.removed_from(error.body)
+        return error
+
+
+@final
+class Local:
+    """A model in this process."""
+
+    def __init__(self, provider: str, dialect: Dialect | None, engine: Engine, runtime: Runtime) -> None:
+        self._provider = provider
+        self._dialect = dialect
+        self._engine = engine
+        self._runtime = runtime
+
+    async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
+        try:
+            if self._dialect is not None:
+                exchange.report(self._dialect.encode_request(request)[1])
+            async with aclosing(self._runtime.pull(lambda: self._engine.deltas(request, exchange.line))) as deltas:
+                async for delta in deltas:
+                    yield [delta]
+        except SabirError as error:
+            error.provider, error.model = error.provider or self._provider, error.model or request.model
+            raise
+
+
+def _is_unlabelled_stream(request: Request, reply: Reply) -> bool:
+    """Whether a stream came that does not say so; a server that ignores the wish to stream labels its JSON."""
+    return request.stream and "json" not in reply.headers.get("content-type", "")
+
+
+async def _read_all(reply: Reply, most: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while data := await reply.read_some():
+        pieces.append(data)
+        size += len(data)
+        if size > most:
+            raise StreamProtocolError(f"the answer is larger than {most} bytes")
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,133 @@
+"""What a client and a call may be told, checked before anything is sent; one layer over another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, cast, get_args
+
+import msgspec
+
+from .chunks import Phase
+from .errors import ConfigurationError
+from .hooks import Hook
+from .media import ImageSource
+from .model import OnUnsupported
+from .requests import Options
+from .tools import AnyTool
+
+_ALL_PHASES = frozenset(Phase)
+
+
+class Settings(Options, total=False):
+    """What a client may be made with, beside the options of its calls.
+
+    `timeout` is the total deadline of a call in seconds, over all attempts and the whole stream, tools not counted;
+    `idle_timeout` the longest silence, `connect_timeout` the longest wait for a connection; None is no limit.
+    `max_attempts` is the most requests made for one answer. `on_unsupported` says what becomes of an option that the
+    provider cannot express: a Python warning, an error, or only a line in `response.warnings`.
+    """
+
+    base_url: str | None
+    api_key: str | None
+    timeout: float | None
+    idle_timeout: float | None
+    connect_timeout: float | None
+    max_attempts: int
+    hooks: Iterable[Hook]
+    on_unsupported: OnUnsupported
+    tools: Iterable[AnyTool]
+    max_tool_rounds: int
+
+
+class Call(Options, total=False):
+    """What one call may set.
+
+    `system` is the system message's text, `model` a model string or another id of the same provider, `images` are
+    paths, bytes or URLs that go with the prompt. `tools` are functions, `Tool`s, or `ToolSpec`s (advertised and never
+    run); they take the place of the client's or chat's for this call, also `[]`. `max_tool_rounds=0` runs none.
+    """
+
+    system: str | None
+    model: str | None
+    images: Iterable[ImageSource]
+    tools: Iterable[AnyTool] | None
+    max_tool_rounds: int | None
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Options laid over each other: None leaves what is below; `headers` and `extra` are joined, key by key."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if value is not None:
+                joins = name in ("headers", "extra") and name in result
+                result[name] = {**result[name], **value} if joins else value
+    return result
+
+
+def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, Any]:
+    """The options that are set, each of the right type.
+
+    Raises:
+        ConfigurationError: one is not known (the nearest is named), or has a wrong type.
+    """
+    names = known.__annotations__
+    for name in options:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
+            raise ConfigurationError(f"unknown option {name!r}; {hint}")
+    given = {name: value for name, value in options.items() if value is not None}
+    portable = {name: value for name, value in given.items() if name in Options.__annotations__}
+    try:
+        msgspec.convert(portable, Options)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"an option has a wrong value: {_option_error(str(error))}") from None
+    if isinstance(stop := given.get("stop"), str):
+        given["stop"] = (stop,)
+    elif stop is not None:
+        given["stop"] = tuple(stop)
+    return given
+
+
+def phases_of(include: Iterable[str] | None) -> frozenset[str]:
+    """The phases a stream is to show.
+
+    Raises:
+        ConfigurationError: one is no phase.
+    """
+    if include is None:
+        return _ALL_PHASES
+    chosen = frozenset([include] if isinstance(include, str) else include)
+    if unknown := chosen - _ALL_PHASES:
+        raise ConfigurationError(f"{min(map(str, unknown))!r} is no phase; there are: {', '.join(sorted(_ALL_PHASES))}")
+    return chosen
+
+
+def seconds(value: Any, name: str) -> float | None:
+    """A duration in seconds, or None for no limit."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ConfigurationError(f"{name} is a number of seconds above 0, or None for no limit; not {value!r}")
+    return float(value)
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name} is a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def policy(value: Any) -> OnUnsupported:
+    """What becomes of an option that cannot be expressed."""
+    if value not in get_args(OnUnsupported):
+        raise ConfigurationError(f"on_unsupported is one of {', '.join(get_args(OnUnsupported))}, not {value!r}")
+    return cast("OnUnsupported", value)
+
+
+def _option_error(message: str) -> str:
+    what, _, where = message.partition(" - at `$.")
+    return f"{where.rstrip('`')}: {what}" if where else what

@@ -1,0 +1,90 @@
+"""What people write when they ask, as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+import msgspec
+
+from .errors import ConfigurationError
+from .media import ImageSource, image
+from .messages import Content, Message, Part, Role, Text, system, user
+
+Prompt = str | Message | Sequence[Message | Mapping[str, Any] | Content]
+
+_PARTS: tuple[type, ...] = get_args(Part)
+_ROLES: tuple[str, ...] = get_args(Role)
+
+
+def as_messages(prompt: Prompt, images: Iterable[ImageSource] = (), instructions: str | None = None) -> tuple[Message, ...]:
+    """A prompt as messages: a text, a message, a list of messages (or `{"role", "content"}`), a list of parts.
+
+    `images` are added to its last message, `instructions` become the system message before it.
+
+    Raises:
+        ConfigurationError: it is none of these, or it has no message, or two system messages would begin it.
+    """
+    messages = with_system(_messages(prompt), instructions)
+    if not messages:
+        raise ConfigurationError("there is nothing to ask: the prompt has no messages")
+    pictures = tuple(image(source) for source in _several(images))
+    if pictures and messages[-1].role != "user":
+        raise ConfigurationError("images= go with a user's message, and the prompt does not end with one")
+    last = msgspec.structs.replace(messages[-1], parts=(*messages[-1].parts, *pictures)) if pictures else messages[-1]
+    return (*messages[:-1], last)
+
+
+def with_system(messages: tuple[Message, ...], instructions: str | None) -> tuple[Message, ...]:
+    """The messages behind a system message.
+
+    Raises:
+        ConfigurationError: they begin with one already.
+    """
+    if instructions is None:
+        return messages
+    if not isinstance(instructions, str):
+        raise ConfigurationError(f"system= is a text, not {type(instructions).__name__}")
+    if messages and messages[0].role == "system":
+        raise ConfigurationError("system= was given, and the messages begin with a system message already")
+    return (system(instructions), *messages)
+
+
+def history_of(messages: Iterable[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+    """A list of messages, where each may be a `{"role", "content"}`."""
+    return tuple(_message(message) for message in messages)
+
+
+def _messages(prompt: Prompt) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return (user(prompt),)
+    if isinstance(prompt, Message):
+        return (prompt,)
+    if isinstance(prompt, _PARTS):
+        return (Message("user", (prompt,)),)  # type: ignore[arg-type]
+    if isinstance(prompt, Mapping):
+        return (_message(prompt),)
+    if isinstance(prompt, (list, tuple)):
+        if prompt and all(isinstance(item, (str, *_PARTS)) for item in prompt):
+            return (user(*prompt),)
+        return history_of(prompt)
+    raise ConfigurationError(f"a prompt is a text, messages or parts, not {type(prompt).__name__}")
+
+
+def _message(value: Message | Mapping[str, Any]) -> Message:
+    if isinstance(value, Message):
+        return value
+    if isinstance(value, Mapping) and value.keys() == {"role", "content"} and isinstance(value["content"], str):
+        if value["role"] in _ROLES[:3]:
+            return Message(value["role"], (Text(text=value["content"]),))
+        raise ConfigurationError(f"{value['role']!r} is no role that takes a text; there are: {', '.join(_ROLES[:3])}")
+    raise ConfigurationError(
+        "a message is a sabir.Message or {'role': …, 'content': 'text'}; for anything more use sabir.user(…), "
+        f"sabir.Message and its parts, not {type(value).__name__} {str(value)[:80]}"
+    )
+
+
+def _several(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
+    if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
+        raise ConfigurationError("images= takes a list: images=['a.png']")
+    return images

@@ -1,0 +1,185 @@
+"""What is asked and what comes back: requests, responses and what happened on the way; knows no wire format.
+
+The fields of `Options` are the portable parameters: every dialect has a verdict on each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
+
+import msgspec
+
+from .deltas import FinishReason
+from .messages import Message, ToolCall
+from .strict_json import decode_json
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # a default for a type variable: type checkers know it, Python 3.13 does
+
+    Parsed = TypeVar("Parsed", default=None)
+else:
+    from typing import TypeVar
+
+    Parsed = TypeVar("Parsed")
+
+Thinking = bool | int | Literal["minimal", "low", "medium", "high"]
+
+
+class Options(TypedDict, total=False):
+    """What a call may set beyond its prompt; an option that is absent or None is unset and not sent."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    repetition_penalty: float | None
+    thinking: Thinking | None
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    n: int | None
+    user: str | None
+    extra: Mapping[str, Any] | None
+    headers: Mapping[str, str] | None
+
+
+class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tool as a model is told of it; `parameters` is a JSON Schema of an object."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class OutputSchema(msgspec.Struct, frozen=True):
+    """The shape the answer is to have."""
+
+    name: str
+    json: dict[str, Any]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One question to one model, in portable words. None is unset.
+
+    `thinking` is False (don't), True (do), an effort, or a budget in tokens. `tool_choice` is "auto", "none",
+    "required" or the name of a tool. `extra` and `headers` go to the wire as they are.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    schema: OutputSchema | None = None
+    stream: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    thinking: Thinking | None = None
+    tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    n: int | None = None
+    user: str | None = None
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """An HTTP request. Its repr names the headers but shows no value, since one of them is the key."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def __repr__(self) -> str:
+        names = ", ".join(name for name, _ in self.headers)
+        return f"HttpRequest({self.method} {self.url}, headers: {names}, body: {len(self.body)} bytes)"
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that did not go as asked: what (`subject`), of which `kind`, and a sentence with reason and remedy."""
+
+    kind: Literal["unsupported", "emulated", "dropped", "default_model", "provider"]
+    subject: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One request that was made: its outcome in a word, and the seconds it took until then."""
+
+    outcome: str
+    seconds: float
+    status: int | None = None
+    request_id: str | None = None
+    waited: float = 0.0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Seconds from the start of the call, tools included."""
+
+    total: float
+    first_token: float | None = None
+
+
+class Response(msgspec.Struct, Generic[Parsed], frozen=True, kw_only=True):
+    """A whole answer; prints as its text.
+
+    `message` is the final message, `messages` everything the turn added to the conversation (calls and results of
+    tools included), `usage` and `attempts` count all its rounds. `choices` has more than one message if `n` was set.
+    """
+
+    message: Message
+    parsed: Parsed
+    messages: tuple[Message, ...]
+    usage: Usage
+    timings: Timings
+    finish_reason: FinishReason
+    model: str
+    warnings: tuple[Notice, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    request_id: str | None = None
+    choices: tuple[Message, ...] = ()
+    body: bytes | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+    @property
+    def thinking(self) -> str:
+        return self.message.thinking
+
+    @property
+    def refusal(self) -> str | None:
+        return self.message.refusal
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return self.message.tool_calls
+
+    @property
+    def raw(self) -> Any:
+        """The last answer's body as the provider sent it, decoded; None for a stream, whose events are not kept."""
+        return None if self.body is None else decode_json(self.body)

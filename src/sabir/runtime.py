@@ -1,0 +1,537 @@
+"""Everything that touches the outside, behind one seam; the only room that knows what colour it is.
+
+All rooms above are written once, as `async def`, and await nothing but their `Runtime`. `Eventful` does the work on the
+caller's event loop. `Blocking` does it with blocking calls, so that a coroutine which awaits only it never suspends and
+`run` can finish it with a single `send(None)`: no event loop, no portal thread, one stack.
+
+Two hazards shape the blocking half. A KeyboardInterrupt can strike between any two bytecodes, and a Python-level lock
+it leaves held deadlocks the next call; so it waits only on `SimpleQueue`, whose operations are single C calls. And a
+blocking call may happen inside a running event loop (a notebook), which would adopt our async generators and close them
+with itself; so `run` hides the loop's hooks while our code starts and steps them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import os
+import queue
+import random
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, final
+
+from .errors import ClosedError, DeadlineExceeded, SabirError, SabirWarning
+from .requests import HttpRequest
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+Job = Callable[[], Coroutine[Any, Any, T]]
+
+
+class Line:
+    """What one call may take of the world: an absolute deadline, a limit on silence, and a way to be cut.
+
+    `deadline` is on the clock of `time.monotonic`, `idle` and `connect` are seconds; None is no limit. Whoever waits
+    for the outside holds a `cut` here: a plain function that ends the wait, callable from any thread, any number of
+    times. No lock guards them: `list.append` and `remove` are atomic, and an abort that comes between the two steps of
+    `hold` is seen by the second.
+    """
+
+    __slots__ = ("_cuts", "aborted", "connect", "deadline", "idle")
+
+    def __init__(
+        self, *, deadline: float | None = None, idle: float | None = None, connect: float | None = None
+    ) -> None:
+        self.deadline = deadline
+        self.idle = idle
+        self.connect = connect
+        self.aborted = False
+        self._cuts: list[Callable[[], None]] = []
+
+    def hold(self, cut: Callable[[], None]) -> None:
+        """Have `cut` called by `abort()`, at once if that has already happened."""
+        self._cuts.append(cut)
+        if self.aborted:
+            cut()
+
+    def release(self, cut: Callable[[], None]) -> None:
+        """Stop holding `cut`; harmless if it is not held."""
+        try:
+            self._cuts.remove(cut)
+        except ValueError:
+            pass
+
+    def abort(self) -> None:
+        """End every wait on this line, now and in future. Never blocks; legal from any thread; idempotent."""
+        self.aborted = True
+        for cut in tuple(self._cuts):
+            cut()
+
+    def left(self, limit: float | None = None) -> float | None:
+        """Seconds that the next wait may take, at most `limit`.
+
+        Raises:
+            ClosedError: the line was cut.
+            DeadlineExceeded: nothing is left.
+        """
+        if self.aborted:
+            raise self.cut_error()
+        if self.deadline is None:
+            return limit
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise self.deadline_error()
+        return left if limit is None else min(left, limit)
+
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def extend(self, seconds: float) -> None:
+        """Move the deadline: it covers the model's input and output, not the tools that run between."""
+        if self.deadline is not None:
+            self.deadline += seconds
+
+    def timeout_error(self) -> SabirError:
+        """The error for a wait that took longer than `left()` allowed."""
+        if self.aborted:
+            return self.cut_error()
+        if self.is_over():
+            return self.deadline_error()
+        return DeadlineExceeded(f"the other side was silent for {self.idle:g} s (idle_timeout)")
+
+    def cut_error(self) -> ClosedError:
+        return ClosedError("closed by its owner while it was in use")
+
+    def deadline_error(self) -> DeadlineExceeded:
+        return DeadlineExceeded("the deadline of this call has passed (timeout)")
+
+
+class Reply(Protocol):
+    """An answer whose body has not been read. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read_some(self) -> bytes:
+        """The next bytes of the body as they come, b"" at its end. Nothing is decompressed."""
+        ...
+
+    def close(self) -> None:
+        """Let go: an unread body costs the connection. Plain, idempotent, legal from any thread."""
+        ...
+
+
+class Transport(Protocol):
+    """A dumb pipe: one attempt, the bytes as given; no redirects, cookies, retries, environment, decompression.
+
+    It turns every failure into `ConnectError` (no answer began), `StreamInterrupted` (one did), `DeadlineExceeded` or
+    `ClosedError`. A blocking one answers before it returns: its coroutines never suspend.
+    """
+
+    async def send(self, request: HttpRequest, line: Line) -> Reply: ...
+
+    def close(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """All that the rooms above may ask of the world."""
+
+    async def send(self, request: HttpRequest, line: Line) -> Reply: ...
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a user's function, `def` or `async def`, and return its result."""
+        ...
+
+    async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
+        """Run jobs at once, each to its end; then return their results in order, or raise the first failure.
+
+        When the line is cut it raises at once: jobs that do not listen are left behind, never waited for.
+        """
+        ...
+
+    def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+        """Iterate a blocking source, such as an engine's deltas."""
+        ...
+
+    async def sleep(self, seconds: float, line: Line) -> None: ...
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+    def random(self) -> float:
+        """A number in [0, 1), for jitter."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@final
+class Blocking:
+    """Every method answers before it returns."""
+
+    def __init__(self, transport: Callable[[], Transport]) -> None:
+        self._make_transport = transport
+        self._transport: Transport | None = None
+
+    async def send(self, request: HttpRequest, line: Line) -> Reply:
+        if self._transport is None:
+            self._transport = self._make_transport()
+        return await self._transport.send(request, line)
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        return _guests.wait(result) if inspect.isawaitable(result) else result
+
+    async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
+        done: queue.SimpleQueue[tuple[int, Outcome] | None] = queue.SimpleQueue()
+
+        def work(index: int, job: Job[T]) -> None:
+            done.put((index, Outcome.of(lambda: run(job))))
+
+        def cut() -> None:
+            done.put(None)
+
+        outcomes: dict[int, Outcome] = {}
+        line.hold(cut)
+        try:
+            for index, job in enumerate(jobs):
+                _spawn(functools.partial(work, index, job))
+            while len(outcomes) < len(jobs):
+                if (arrived := done.get()) is None:
+                    raise line.cut_error()
+                outcomes[arrived[0]] = arrived[1]
+        finally:
+            line.release(cut)
+        return [outcomes[index].result() for index in range(len(jobs))]
+
+    async def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+        items = source()
+        try:
+            for item in items:
+                yield item
+        finally:
+            _close(items)
+
+    async def sleep(self, seconds: float, line: Line) -> None:
+        woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def cut() -> None:
+            woken.put(None)
+
+        line.hold(cut)
+        try:
+            woken.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            return
+        finally:
+            line.release(cut)
+        raise line.cut_error()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return random.random()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+@final
+class Eventful:
+    """Every method works on the event loop of its caller."""
+
+    def __init__(self, transport: Callable[[], Transport]) -> None:
+        self._make_transport = transport
+        self._transport: Transport | None = None
+
+    async def send(self, request: HttpRequest, line: Line) -> Reply:
+        if self._transport is None:
+            self._transport = self._make_transport()
+        return await self._transport.send(request, line)
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs) if _is_async(function) else await self._on_thread(function, args, kwargs)
+        if not inspect.isawaitable(result):
+            return result
+        token = _in_awaitable_code.set(True)
+        try:
+            return await result
+        finally:
+            _in_awaitable_code.reset(token)
+
+    async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
+        loop = asyncio.get_running_loop()
+        together = asyncio.gather(*(job() for job in jobs), return_exceptions=True)
+
+        def cut() -> None:
+            _call_soon(loop, together.cancel)
+
+        line.hold(cut)
+        try:
+            outcomes = await together
+        except asyncio.CancelledError:
+            if line.aborted:
+                raise line.cut_error() from None
+            raise
+        finally:
+            line.release(cut)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return cast("list[T]", outcomes)
+
+    async def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+        # The pump may run ahead without bound: what an engine can produce is bounded by its model's context.
+        loop = asyncio.get_running_loop()
+        ready: deque[Outcome] = deque()
+        wake = asyncio.Event()
+        stopped = False
+
+        def put(outcome: Outcome) -> None:
+            ready.append(outcome)
+            _call_soon(loop, wake.set)
+
+        def pump() -> None:
+            items = source()
+            try:
+                while not stopped and (outcome := Outcome.of(lambda: next(items))).error is None:
+                    put(outcome)
+                if not stopped:
+                    put(outcome)
+            finally:
+                _close(items)
+
+        _spawn(pump)
+        try:
+            while True:
+                while ready:
+                    outcome = ready.popleft()
+                    if isinstance(outcome.error, StopIteration):
+                        return
+                    yield outcome.result()
+                wake.clear()
+                if not ready:
+                    await wake.wait()
+        finally:
+            stopped = True
+
+    async def sleep(self, seconds: float, line: Line) -> None:
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+
+        def cut() -> None:
+            _call_soon(loop, woken.set)
+
+        line.hold(cut)
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await woken.wait()
+        except TimeoutError:
+            return
+        finally:
+            line.release(cut)
+        raise line.cut_error()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return random.random()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    async def _on_thread(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        # Never the loop's default executor: nested agents exhaust it, and asyncio.run waits for its threads.
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[Outcome] = loop.create_future()
+
+        def deliver(outcome: Outcome) -> None:
+            if not arrived.done():
+                arrived.set_result(outcome)
+
+        def work() -> None:
+            outcome = Outcome.of(lambda: function(*args, **kwargs))
+            _call_soon(loop, lambda: deliver(outcome))
+
+        _spawn(work)
+        return (await arrived).result()
+
+
+class Outcome:
+    """A result or an error, carried from one thread to another."""
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self.value = value
+        self.error = error
+
+    @classmethod
+    def of(cls, function: Callable[[], Any]) -> Outcome:
+        try:
+            return cls(function(), None)
+        except BaseException as error:
+            return cls(None, error)
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+# True while a user's coroutine runs on the caller's loop: a blocking call made there would stall that loop.
+_in_awaitable_code = contextvars.ContextVar("sabir_in_awaitable_code", default=False)
+
+
+def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Finish a coroutine that awaits nothing but a `Blocking` runtime, and return its result."""
+    hooks = sys.get_asyncgen_hooks()
+    if hooks.firstiter is None and hooks.finalizer is None:
+        return _finish(start())
+    if _in_awaitable_code.get():
+        _warn_of_stalled_loop()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return _finish(start())
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} awaited something other than its runtime, so it cannot run blocking")
+
+
+@functools.cache
+def _warn_of_stalled_loop() -> None:
+    warnings.warn(
+        "a blocking call of sabir inside an awaitable tool stalls its event loop; use sabir.aio there",
+        SabirWarning,
+        stacklevel=4,
+    )
+
+
+class _HasBody(Protocol):
+    @property
+    def _body(self) -> Any: ...
+
+
+def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
+    """The blocking twin of a coroutine method, for a class that keeps the object with that method as `_body`."""
+
+    @functools.wraps(method)
+    def twin(self: _HasBody, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run(lambda: method(self._body, *args, **kwargs))
+
+    return twin
+
+
+def awaitable(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """The same method, for a class that keeps the object with it as `_body`."""
+
+    @functools.wraps(method)
+    def twin(self: _HasBody, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return method(self._body, *args, **kwargs)
+
+    return twin
+
+
+class _Guests:
+    """Event loops on daemon threads, for coroutines that a user hands to the blocking surface.
+
+    They share one loop, so that what they open on it stays usable. A blocking call that such a coroutine makes blocks
+    that loop; coroutines below it get the next one, one for each depth.
+    """
+
+    def __init__(self) -> None:
+        self._loops: dict[int, asyncio.AbstractEventLoop] = {}
+        self._depth = contextvars.ContextVar("sabir_guest_depth", default=0)
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """Run `awaitable` on a guest loop and return its result; cancel it if this thread is interrupted."""
+        depth = self._depth.get()
+        context = contextvars.copy_context()
+        context.run(self._depth.set, depth + 1)
+        done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        tasks: list[asyncio.Task[T]] = []
+
+        async def body() -> T:
+            return await awaitable
+
+        def finish(task: asyncio.Task[T]) -> None:
+            done.put(Outcome.of(task.result))
+
+        def start() -> None:
+            task = loop.create_task(body(), context=context)
+            tasks.append(task)
+            task.add_done_callback(finish)
+
+        loop = self._loop(depth)
+        loop.call_soon_threadsafe(start)
+        try:
+            return cast("T", done.get().result())
+        except BaseException:
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            raise
+
+    def forget(self) -> None:
+        """After a fork: the threads of these loops did not come along."""
+        self._loops = {}
+
+    def _loop(self, depth: int) -> asyncio.AbstractEventLoop:
+        # Two threads may both make one here; `setdefault` keeps the first, and only that one is started.
+        if (loop := self._loops.get(depth)) is None:
+            fresh = asyncio.new_event_loop()
+            if (loop := self._loops.setdefault(depth, fresh)) is fresh:
+                threading.Thread(target=loop.run_forever, name=f"sabir-guest-{depth}", daemon=True).start()
+            else:
+                fresh.close()
+        return loop
+
+
+_guests = _Guests()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_guests.forget)
+
+
+def _spawn(work: Callable[[], None]) -> None:
+    """Run `work` on a daemon thread in a copy of this context; it is never joined."""
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="sabir-worker", daemon=True).start()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:
+    """Wake a loop from any thread; one that has been closed has nobody left to wake."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        pass
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _close(items: Iterator[Any]) -> None:
+    if isinstance(items, Generator):
+        items.close()

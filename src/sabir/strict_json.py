@@ -1,0 +1,64 @@
+"""JSON as this library means it: nothing dropped, nothing invented; knows no types but the plain ones.
+
+msgspec does the work. It is left where it would refuse what JSON allows (half a surrogate pair, which providers do send
+when a stream cuts an emoji) and checked where it would write null for a number that JSON cannot say.
+"""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_json(data: str | bytes) -> Any:
+    """Decode JSON; what msgspec refuses but JSON allows (half a surrogate pair, as providers send) is kept.
+
+    Raises:
+        ValueError: this is not JSON (NaN and Infinity are not).
+    """
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeError):
+        try:
+            return json.loads(data, parse_constant=_no_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode plain JSON values; half a surrogate pair is written as its escape.
+
+    Raises:
+        ValueError: the value holds a number that JSON cannot say (msgspec alone would write null).
+        TypeError: the value holds something that is no JSON value.
+    """
+    try:
+        encoded = _encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    # msgspec writes a non-finite number as null. Only then is the slower, strict encoder asked.
+    if b"null" in encoded:
+        _refuse_non_finite(value)
+    return encoded
+
+
+def _refuse_non_finite(value: Any) -> None:
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError(f"{value} is no JSON number")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _refuse_non_finite(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_non_finite(item)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,457 @@
+"""One turn: rounds of a model and its tools until the model has nothing more to call. Written once for both colours.
+
+A `Turn` owns its line and ends exactly once: by its last chunk, an error, a cancellation, or because nobody reads it any
+more. Completed rounds are part of `history` from the moment their results are in; an unfinished message never is.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final
+
+import msgspec
+
+from . import deltas
+from .chunks import Phase, StreamChunk
+from .deltas import Assembler, FinishReason
+from .errors import ClosedError, SabirError, StreamInterrupted, StructuredOutputError
+from .hooks import CallEnded, CallStarted, FirstToken, Hook, tell
+from .messages import Message, Part, ToolCall, ToolResult
+from .model import Exchange, Model
+from .requests import Notice, Request, Response, Timings, ToolSpec
+from .runtime import Runtime, run
+from .schema import Schema
+from .tools import Tool, Toolbox, failure_of, result_of
+from .usage import Usage
+
+logger = logging.getLogger("sabir")
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_PHASES = {"text": Phase.GENERATING, "refusal": Phase.GENERATING, "thinking": Phase.THINKING}
+
+
+@final
+class Turn(Generic[T]):
+    """The work of one call. Read `chunks()` once; `end()` may be called at any time, from any thread."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        model: Model,
+        name: str,
+        dialect: str,
+        request: Request,
+        exchange: Exchange,
+        tools: Toolbox,
+        schema: Schema[T] | None,
+        max_tool_rounds: int,
+        include: Collection[str],
+        hooks: tuple[Hook, ...],
+        when_over: Callable[[Turn[Any]], None],
+    ) -> None:
+        self.history = request.messages
+        self.exchange = exchange
+        self._runtime = runtime
+        self._model = model
+        self._name = name
+        self._dialect = dialect
+        self._request = msgspec.structs.replace(request, messages=paired(request.messages))
+        self._tools = tools
+        self._schema = schema
+        self._max_tool_rounds = max_tool_rounds
+        self._include = include
+        self._hooks = hooks
+        self._when_over = when_over
+        self._assembler = Assembler(dialect)
+        self._usage = Usage()
+        self._is_counted = True
+        self._added: tuple[Message, ...] = ()
+        self._began = runtime.now()
+        self._first_token: float | None = None
+        self._response: Response[T] | None = None
+        self._error: BaseException | None = None
+        # Popped by whoever ends the turn first: a list's pop is atomic, and no lock is left held by an interrupt.
+        self._endings = ["unclaimed"]
+        self._is_started = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._response is not None or self._error is not None
+
+    @property
+    def response(self) -> Response[T]:
+        """The whole answer; of a turn closed early, what had come, with the finish reason "cancelled".
+
+        Raises:
+            StreamInterrupted: the turn is still going on.
+            SabirError: the error that ended it.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._response is None:
+            raise StreamInterrupted(
+                "the stream has not ended: read it to its end, or close it, before asking for its response"
+            )
+        return self._response
+
+    async def chunks(self) -> AsyncGenerator[list[StreamChunk], None]:
+        """Do the work; yields what there is to see, in batches."""
+        self.start()
+        try:
+            async with aclosing(self._rounds()) as batches:
+                async for batch in batches:
+                    yield batch
+        except Exception as error:
+            self._end_with(error)
+            if self._error is not None:
+                raise
+            raise ClosedError("closed by its owner while it was in use") from None
+        except BaseException:
+            self.end()
+            raise
+        if Phase.DONE in self._include:
+            yield [StreamChunk(Phase.DONE, "")]
+
+    async def finish(self) -> Response[T]:
+        """Do all the work and return the answer."""
+        async with aclosing(self.chunks()) as batches:
+            async for _ in batches:
+                pass
+        return self.response
+
+    def start(self) -> None:
+        """Tell the hooks, once."""
+        if not self._is_started:
+            self._is_started = True
+            self._began = self._runtime.now()
+            if self._hooks:
+                tell(self._hooks, "on_start", CallStarted(self._name, self._request.messages))
+
+    def end(self) -> None:
+        """End the turn where it is; harmless if it is over."""
+        if not self.is_over:
+            self.exchange.line.abort()
+            self._settle(lambda: self._make_response(self._partial(), "cancelled", None), None)
+
+    def _end_with(self, error: Exception) -> None:
+        if isinstance(error, SabirError) and error.partial is None:
+            error.partial = self._partial()
+        self.exchange.line.abort()
+        self._settle(None, error)
+
+    def _settle(self, respond: Callable[[], Any] | None, error: BaseException | None) -> None:
+        try:
+            self._endings.pop()
+        except IndexError:
+            return
+        if respond is not None:
+            self._response = respond()
+        self._error = error
+        self._when_over(self)
+        if self._hooks and self._is_started:
+            seconds = self._runtime.now() - self._began
+            tell(self._hooks, "on_end", CallEnded(self._name, seconds, self._response, error))
+
+    async def _rounds(self) -> AsyncGenerator[list[StreamChunk], None]:
+        iteration = 0
+        while True:
+            async with aclosing(self._answer(iteration)) as batches:
+                async for batch in batches:
+                    yield batch
+            message, finish = self._completed_answer()
+            calls = message.tool_calls
+            if not self._is_runnable(calls, iteration):
+                break
+            began = self._runtime.now()
+            jobs = [partial(self._run_tool, call) for call in calls]
+            results = await self._runtime.gather(jobs, self.exchange.line)
+            self.exchange.line.extend(self._runtime.now() - began)
+            self._add(message, Message("tool", tuple(results)))
+            if Phase.TOOL_CALLING in self._include:
+                yield [_tool_chunk(call, result, iteration) for call, result in zip(calls, results, strict=True)]
+            iteration += 1
+        parsed = self._parsed(message, finish)
+        self._add(message)
+        self._settle(lambda: self._make_response(message, finish, parsed), None)
+
+    async def _answer(self, iteration: int) -> AsyncGenerator[list[StreamChunk], None]:
+        """One answer of the model, added up in `_assembler`."""
+        assembler = self._assembler = Assembler(self._dialect)
+        self._is_counted = False
+        add, include = assembler.add, self._include
+        phases: list[Phase | None] = []
+        async with aclosing(self._model.deltas(self._request, self.exchange)) as batches:
+            async for batch in batches:
+                seen: list[StreamChunk] = []
+                for delta in batch:
+                    add(delta)
+                    if type(delta) is deltas.Text:
+                        if self._first_token is None:
+                            self._note_first_token()
+                        phase = phases[delta.part]
+                        if phase in include:
+                            seen.append(StreamChunk(phase, delta.text, None, iteration))  # type: ignore[arg-type]
+                    elif type(delta) is deltas.Open:
+                        phases.append(_PHASES.get(delta.kind) if delta.choice == 0 else None)
+                if seen:
+                    yield seen
+
+    def _note_first_token(self) -> None:
+        self._first_token = self._runtime.now() - self._began
+        if self._hooks:
+            tell(self._hooks, "on_first_token", FirstToken(self._name, self._first_token))
+
+    def _completed_answer(self) -> tuple[Message, FinishReason]:
+        message = self._assembler.message()
+        self._usage, self._is_counted = self._usage + self._assembler.usage, True
+        finish = self._assembler.finishes.get(0)
+        return _with_ids(message, self.history), finish.reason if finish else "unknown"
+
+    def _is_runnable(self, calls: tuple[ToolCall, ...], iteration: int) -> bool:
+        if not calls or self._max_tool_rounds == 0:
+            return False
+        if any(isinstance(self._tools.find(call.name), ToolSpec) for call in calls):
+            return False
+        if iteration >= self._max_tool_rounds:
+            names = ", ".join(call.name for call in calls)
+            message = f"calls were not run, since the limit of {self._max_tool_rounds} tool rounds is reached: {names}"
+            self.exchange.notices.append(Notice("dropped", "max_tool_rounds", message))
+            return False
+        return True
+
+    async def _run_tool(self, call: ToolCall) -> ToolResult:
+        """Run one tool. Whatever goes wrong in it is a result for the model."""
+        tool = self._tools.find(call.name)
+        if not isinstance(tool, Tool):
+            known = ", ".join(self._tools.names) or "none"
+            return failure_of(call, f"Error: there is no tool named {call.name!r}; the tools are: {known}")
+        try:
+            arguments = tool.bind(call, self.exchange.line)
+        except SabirError as error:
+            return failure_of(call, f"Error: {error}")
+        try:
+            return result_of(call, await self._runtime.call(tool.function, **arguments))
+        except Exception as error:
+            logger.warning("the tool %r failed: %r", call.name, error)
+            return failure_of(call, f"Error: {type(error).__name__}: {error}")
+
+    def _add(self, *messages: Message) -> None:
+        self._added = (*self._added, *messages)
+        self.history = (*self.history, *messages)
+        self._request = msgspec.structs.replace(self._request, messages=(*self._request.messages, *messages))
+
+    def _parsed(self, message: Message, finish: FinishReason) -> Any:
+        if self._schema is None:
+            return None
+        if (refusal := message.refusal) is not None:
+            raise StructuredOutputError(f"the model declined: {refusal}")
+        if finish == "length":
+            raise StructuredOutputError("the answer was cut at max_tokens, before it was whole")
+        if message.tool_calls:
+            raise StructuredOutputError("the model called tools, which were not run, instead of answering")
+        return self._schema.parse(message.text)
+
+    def _partial(self) -> Message:
+        try:
+            return self._assembler.message()
+        except SabirError:
+            # A call that has no name yet is no part that could be shown; what came before it is.
+            return Message("assistant", ())
+
+    def _make_response(self, message: Message, finish: FinishReason, parsed: Any) -> Response[Any]:
+        exchange = self.exchange
+        choices = self._assembler.choices if len(self._assembler.finishes) > 1 else (message,)
+        return Response(
+            message=message,
+            parsed=parsed,
+            messages=self._added,
+            usage=self._usage if self._is_counted else self._usage + self._assembler.usage,
+            timings=Timings(self._runtime.now() - self._began, self._first_token),
+            finish_reason=finish,
+            model=self._assembler.model or self._request.model,
+            warnings=tuple(exchange.notices),
+            attempts=tuple(exchange.attempts),
+            request_id=exchange.request_id,
+            choices=choices,
+            body=exchange.body,
+        )
+
+
+class Opener(Protocol):
+    """Something that opens turns: a client."""
+
+    def turn(
+        self,
+        messages: tuple[Message, ...],
+        *layers: Mapping[str, Any],
+        schema: Any,
+        include: Collection[str],
+        is_stream: bool,
+        when_over: Callable[[Turn[Any]], None] | None = None,
+    ) -> Turn[Any]: ...
+
+
+class _Reader(Generic[T]):
+    """What both colours of stream have in common: they own a turn, and end it when they are dropped."""
+
+    def __init__(self, turn: Turn[T]) -> None:
+        self._turn = turn
+        self._batches = turn.chunks()
+        self._ready: deque[StreamChunk] = deque()
+
+    @property
+    def response(self) -> Response[T]:
+        """What `ask` would have returned, once the stream has ended.
+
+        Raises:
+            StreamInterrupted: the stream has not ended.
+            SabirError: the error that ended it.
+        """
+        return self._turn.response
+
+    def close(self) -> None:
+        """End the stream and close its connection. Idempotent, legal from any thread, never blocks."""
+        self._turn.end()
+
+    def __del__(self) -> None:
+        # An interrupt in the constructor leaves nothing to end.
+        if (turn := getattr(self, "_turn", None)) is not None:
+            turn.end()
+
+
+@final
+class Stream(_Reader[T]):
+    """An answer as it comes: iterate it for `StreamChunk`s, with or without `with`; then read `response`."""
+
+    def __iter__(self) -> Stream[T]:
+        return self
+
+    def __next__(self) -> StreamChunk:
+        while not self._ready:
+            try:
+                self._ready.extend(run(self._batches.__anext__))  # type: ignore[arg-type]
+            except StopAsyncIteration:
+                raise StopIteration from None
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """End the stream and close its connection. Idempotent, legal from any thread, never blocks."""
+        super().close()
+        try:
+            run(self._batches.aclose)  # type: ignore[arg-type]
+        except RuntimeError:
+            # Another thread is reading: the line that was just cut wakes it, and it cleans up.
+            pass
+
+    def __enter__(self) -> Stream[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class AsyncStream(_Reader[T]):
+    """An answer as it comes: iterate it for `StreamChunk`s, with or without `async with`; then read `response`."""
+
+    def __aiter__(self) -> AsyncStream[T]:
+        return self
+
+    async def __anext__(self) -> StreamChunk:
+        while not self._ready:
+            self._ready.extend(await self._batches.__anext__())
+        return self._ready.popleft()
+
+    async def __aenter__(self) -> AsyncStream[T]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        await self._batches.aclose()
+
+
+def blocking_stream(method: Callable[Concatenate[Any, P], Turn[T]]) -> Callable[Concatenate[Any, P], Stream[T]]:
+    """The blocking stream of a method that opens a turn, for a class that keeps the object with it as `_body`."""
+
+    @functools.wraps(method)
+    def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
+        return Stream(method(self._body, *args, **kwargs))
+
+    return twin
+
+
+def awaitable_stream(
+    method: Callable[Concatenate[Any, P], Turn[T]],
+) -> Callable[Concatenate[Any, P], AsyncStream[T]]:
+    """The awaitable stream of a method that opens a turn, for a class that has the method itself."""
+
+    @functools.wraps(method)
+    def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[T]:
+        return AsyncStream(method(self, *args, **kwargs))
+
+    return twin
+
+
+def paired(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The history with a result for every tool call: one that never ran is said to have not.
+
+    Providers refuse a call without a result. A turn that was cut, or whose calls the caller left, may leave one.
+    """
+    whole: list[Message] = []
+    open_calls: dict[str | None, ToolCall] = {}
+    for message in messages:
+        if message.role == "tool":
+            for part in message.parts:
+                if isinstance(part, ToolResult):
+                    open_calls.pop(part.call_id, None)
+        elif open_calls:
+            whole.append(_not_run(open_calls.values()))
+            open_calls = {}
+        whole.append(message)
+        open_calls.update((call.id, call) for call in message.tool_calls)
+    if open_calls:
+        whole.append(_not_run(open_calls.values()))
+    return tuple(whole)
+
+
+def _not_run(calls: Iterable[ToolCall]) -> Message:
+    return Message("tool", tuple(failure_of(call, "Error: this call was not run") for call in calls))
+
+
+def _with_ids(message: Message, history: tuple[Message, ...]) -> Message:
+    """The message with an id on every call, unlike any other in the history; given ones are marked synthetic."""
+    calls = message.tool_calls
+    ids = [call.id for call in calls]
+    if not calls or (None not in ids and len(set(ids)) == len(ids)):
+        return message
+    taken = {call.id for earlier in history for call in earlier.tool_calls} | set(ids)
+    parts: list[Part] = []
+    seen: set[str | None] = {None}
+    number = 0
+    for part in message.parts:
+        if isinstance(part, ToolCall) and part.id in seen:
+            while f"call_{number}" in taken:
+                number += 1
+            taken.add(f"call_{number}")
+            part = msgspec.structs.replace(part, id=f"call_{number}", synthetic=True)
+        if isinstance(part, ToolCall):
+            seen.add(part.id)
+        parts.append(part)
+    return msgspec.structs.replace(message, parts=tuple(parts))
+
+
+def _tool_chunk(call: ToolCall, result: ToolResult, iteration: int) -> StreamChunk:
+    try:
+        arguments: Any = call.arguments
+    except SabirError:
+        arguments = call.input
+    content = {"name": call.name, "arguments": arguments, "response": result.text}
+    return StreamChunk(Phase.TOOL_CALLING, content, None, iteration)
