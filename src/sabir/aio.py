@@ -1,7 +1,7 @@
 """The awaitable surface: the names of `sabir`, for code that runs on an event loop.
 
-    async with sabir.aio.Client("openai:gpt-4o-mini") as client:
-        print(await client.ask("Hello"))
+async with sabir.aio.Client("openai:gpt-4o-mini") as client:
+    print(await client.ask("Hello"))
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A conversation: something that opens turns (a client) and what has been said. The history changes by one assignment, when a turn is over."""
+"""A conversation: something that opens turns (a client), and what has been said.
+
+The history changes by one assignment, when a turn is over.
+"""
 
 from __future__ import annotations
 
@@ -84,9 +87,7 @@ class ChatBody:
         if self._turn is not None and (turn := self._turn()) is not None:
             turn.end()
 
-    def _turn_of(
-        self, prompt: Prompt, schema: Any, include: frozenset[str], is_stream: bool, call: Call
-    ) -> Turn[Any]:
+    def _turn_of(self, prompt: Prompt, schema: Any, include: frozenset[str], is_stream: bool, call: Call) -> Turn[Any]:
         self._check_free()
         options: dict[str, Any] = dict(call)
         if options.pop("system", None) is not None:

@@ -9,9 +9,8 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Self, TypedDict, TypeVar, Unpack, cast, final, get_args, overload
+from typing import Any, Self, TypeVar, Unpack, cast, final, overload
 
 import msgspec
 
@@ -20,13 +19,12 @@ from .credentials import find_key
 from .engines import Engine
 from .errors import ClosedError, ConfigurationError, UnsupportedError
 from .hooks import Hook, Hooks
-from .media import ImageSource
 from .messages import Audio, Image, Message
-from .model import Exchange, Local, Model, OnUnsupported, Remote
+from .model import Exchange, Local, Model, Remote
 from .options import Call, Settings, checked_options, merged, phases_of, policy, seconds, whole
 from .prompts import Prompt, as_messages
 from .providers import ModelString, check_base_url, has_provider, parse_model
-from .requests import Notice, Options, OutputSchema, Request, Response
+from .requests import Notice, OutputSchema, Request, Response
 from .retry import Retry
 from .runtime import Blocking, Eventful, Line, Runtime, awaitable, blocking
 from .schema import Schema, schema_of
@@ -61,6 +59,7 @@ class _Target(msgspec.Struct, frozen=True):
     model: Model
     capabilities: frozenset[str] | None = None
     notice: Notice | None = None
+    defaults: Mapping[str, Any] = {}
 
 
 Models = str | Engine | Sequence[str | Engine] | None
@@ -94,7 +93,9 @@ class ClientBody:
         self._engines: list[Engine] = []
         self._live: set[Turn[Any]] = set()
         self._is_closed = False
-        self._default = self._listed(models)
+        listed = self._listed(models)
+        self._models = tuple(target.name for target in listed)
+        self._default: _Target = listed[0]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -155,9 +156,7 @@ class ClientBody:
         """
         return self._turn_of(prompt, schema, phases_of(include), True, call)
 
-    def _turn_of(
-        self, prompt: Prompt, schema: Any, include: Collection[str], is_stream: bool, call: Call
-    ) -> Turn[Any]:
+    def _turn_of(self, prompt: Prompt, schema: Any, include: Collection[str], is_stream: bool, call: Call) -> Turn[Any]:
         options: dict[str, Any] = dict(call)
         messages = as_messages(prompt, options.pop("images", ()), options.pop("system", None))
         return self.turn(messages, options, schema=schema, include=include, is_stream=is_stream)
@@ -177,10 +176,13 @@ class ClientBody:
         """
         if self._is_closed:
             raise ClosedError("this client has been closed; make a new one")
-        options = merged(self._options, *(checked_options(layer, Call) for layer in layers))
-        model, tools = options.pop("model", None), options.pop("tools", None)
-        max_tool_rounds = options.pop("max_tool_rounds", self._max_tool_rounds)
+        checked = [self._options, *(checked_options(layer, Call) for layer in layers)]
+        model = merged(*checked).get("model")
         target = self._default if model is None else self._target(model)
+        options = merged(target.defaults, *checked)
+        options.pop("model", None)
+        tools = options.pop("tools", None)
+        max_tool_rounds = options.pop("max_tool_rounds", self._max_tool_rounds)
         toolbox = tools if isinstance(tools, Toolbox) else self._tools if tools is None else Toolbox(tools)
         shape: Schema[Any] | None = None if schema is None else schema_of(schema)
         request = Request(
@@ -231,19 +233,24 @@ class ClientBody:
             self._engines.pop().close()
         self._runtime.close()
 
-    def _listed(self, models: Models) -> _Target:
+    def _listed(self, models: Models) -> tuple[_Target, ...]:
+        notice = None
         if models is None:
-            if named := os.environ.get("SABIR_MODEL", "").strip():
-                models = named
-            else:
-                self._models: tuple[str, ...] = ("pico",)
-                return msgspec.structs.replace(self._target("pico"), notice=_PICO_NOTICE)
+            models = os.environ.get("SABIR_MODEL", "").strip() or None
+        if models is None:
+            models, notice = "pico", _PICO_NOTICE
         listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
         if not listed:
             raise ConfigurationError("a client needs at least one model, as in Client('openai:gpt-4o-mini')")
+        owners = {parse_model(item).provider.name for item in listed if isinstance(item, str)}
+        if len(owners) > 1 and (self._api_key or self._base_url):
+            raise ConfigurationError(
+                f"api_key= and base_url= are for one provider, and these models have several ({', '.join(owners)}); "
+                "make a client for each"
+            )
+        self._own_provider = next(iter(owners)) if len(owners) == 1 else None
         targets = [self._target(item) if isinstance(item, str) else self._engine_target(item) for item in listed]
-        self._models = tuple(target.name for target in targets)
-        return targets[0]
+        return tuple(msgspec.structs.replace(target, notice=notice) for target in targets)
 
     def _target(self, text: str) -> _Target:
         if (known := self._targets.get(text)) is None:
@@ -251,15 +258,16 @@ class ClientBody:
         return known
 
     def _resolved(self, text: str) -> _Target:
-        default = getattr(self, "_default", None)
-        if default is not None and isinstance(text, str) and not has_provider(text) and text.strip():
-            # A bare id is a model of the default's provider: its own connection, key and quirks.
+        if isinstance(text, str) and text.strip() and not has_provider(text) and hasattr(self, "_default"):
+            default = self._default
             if isinstance(default.model, Retry):
+                # A bare id is a model of the default's provider: its own connection, key and quirks.
                 name = f"{default.name.partition(':')[0]}:{text}"
-                return msgspec.structs.replace(default, name=name, id=text, notice=None)
+                return msgspec.structs.replace(default, name=name, id=text, capabilities=None)
         named = parse_model(text)
         model = self._local(named) if named.provider.engine is not None else self._remote(named)
-        return _Target(str(named), named.id, named.provider.dialect.name, model, named.capabilities)
+        row = named.provider
+        return _Target(str(named), named.id, row.dialect.name, model, named.capabilities, defaults=row.defaults)
 
     def _engine_target(self, engine: Engine) -> _Target:
         if not callable(getattr(engine, "deltas", None)):
@@ -272,7 +280,7 @@ class ClientBody:
     def _remote(self, named: ModelString) -> Model:
         row = named.provider
         # The client's own address and key are for the provider it was made with, and for no other.
-        is_own = not hasattr(self, "_default") or self._default.name.partition(":")[0] == row.name
+        is_own = row.name == self._own_provider
         base_url = named.base_url or (self._base_url if is_own else None)
         key = find_key(row, base_url, self._api_key if is_own else None)
         remote = Remote(row.name, row.dialect, base_url or cast("str", row.url), key, self._runtime, _USER_AGENT)
@@ -294,9 +302,7 @@ class AsyncClient(ClientBody):
 
     stream = awaitable_stream(ClientBody.open_stream)
 
-    def chat(
-        self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]
-    ) -> AsyncChat:
+    def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> AsyncChat:
         """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
         return AsyncChat(self, *chat_settings(messages, options))
 
@@ -389,7 +395,7 @@ def _check_capabilities(request: Request, target: _Target) -> None:
 def _tell_once_on_stderr(message: str) -> None:
     if not _told:
         _told.append(True)
-        print(f"sabir: {message}", file=sys.stderr)
+        sys.stderr.write(f"sabir: {message}\n")
 
 
 _told: list[bool] = []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .strict_json import is_object
+
 
 def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The schema with `additionalProperties: false` on every object, and True; or unchanged, and False.
@@ -32,7 +34,7 @@ _NAMED = ("properties", "$defs", "definitions")
 
 
 def _strict(schema: Any) -> Any:
-    if not isinstance(schema, dict):
+    if not is_object(schema):
         return schema
     lowered = dict(schema)
     for keyword in _ONE:

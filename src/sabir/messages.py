@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from .errors import ConfigurationError, StreamProtocolError
-from .strict_json import decode_json, encode_json
+from .strict_json import decode_json, encode_json, is_object
 
 FORMAT_VERSION = 1
 
@@ -28,26 +28,32 @@ class ProviderState(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
 
 
 class _Part(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    repr_omit_defaults=True,
+    tag_field="type",
 ):
     state: ProviderState | None = None
 
 
-class Text(_Part, tag="text"):
+class Text(_Part, frozen=True, tag="text"):
     """Plain text; `notes` are the citations, annotations or log probabilities that came with it."""
 
     text: str
     notes: tuple[Any, ...] = ()
 
 
-class Thinking(_Part, tag="thinking"):
+class Thinking(_Part, frozen=True, tag="thinking"):
     """The model's reasoning, as far as the provider shows it (a redacted one has an empty text and a state)."""
 
     text: str
     notes: tuple[Any, ...] = ()
 
 
-class ToolCall(_Part, tag="tool_call"):
+class ToolCall(_Part, frozen=True, tag="tool_call"):
     """A wish of the model to call a tool. `input` is the JSON text as the model wrote it, valid or not.
 
     `synthetic` says that `id` was given by this library because the provider gave none.
@@ -69,12 +75,12 @@ class ToolCall(_Part, tag="tool_call"):
             arguments = decode_json(self.input or "{}")
         except ValueError as error:
             raise StreamProtocolError(f"the arguments of the call of {self.name!r} are not JSON: {error}") from None
-        if not isinstance(arguments, dict):
+        if not is_object(arguments):
             raise StreamProtocolError(f"the arguments of the call of {self.name!r} are no JSON object: {self.input}")
         return arguments
 
 
-class ToolResult(_Part, tag="tool_result"):
+class ToolResult(_Part, frozen=True, tag="tool_result"):
     """What came of a tool call: `call_id` names the call, `content` is what the model is shown."""
 
     call_id: str | None
@@ -104,20 +110,20 @@ class _Media(_Part, frozen=True, kw_only=True, omit_defaults=True):
         return f"{type(self).__name__}({source}, media_type={self.media_type!r})"
 
 
-class Image(_Media, tag="image"):
+class Image(_Media, frozen=True, tag="image"):
     """An image: its bytes, or an address that the provider fetches itself."""
 
     detail: str | None = None
 
 
-class Audio(_Media, tag="audio"):
+class Audio(_Media, frozen=True, tag="audio"):
     """A sound: its bytes or address, and the transcript where the provider gave one."""
 
     id: str | None = None
     transcript: str | None = None
 
 
-class File(_Media, tag="file"):
+class File(_Media, frozen=True, tag="file"):
     """A document."""
 
     name: str | None = None
@@ -128,19 +134,19 @@ class File(_Media, tag="file"):
             raise ConfigurationError("a File part takes one of `data`, `url` and `id` (an upload), and exactly one")
 
 
-class Value(_Part, tag="value"):
+class Value(_Part, frozen=True, tag="value"):
     """A JSON value that is shown to the model as JSON."""
 
     value: Any
 
 
-class Refusal(_Part, tag="refusal"):
+class Refusal(_Part, frozen=True, tag="refusal"):
     """The model's words when it declines."""
 
     text: str
 
 
-class ServerItem(_Part, tag="server"):
+class ServerItem(_Part, frozen=True, tag="server"):
     """Something of the provider's own (a server-side tool's call or result); opaque, and kept in its place."""
 
     kind: str
@@ -151,7 +157,7 @@ class ServerItem(_Part, tag="server"):
 Part: TypeAlias = Text | Thinking | ToolCall | ToolResult | Image | Audio | File | Value | Refusal | ServerItem
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     """One turn of one speaker. Compares, copies, pickles and goes to JSON and back."""
 
     role: Role

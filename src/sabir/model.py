@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Literal, Protocol, final
 
-import msgspec
-
 from .credentials import Key
 from .deltas import Delta
 from .dialects import Dialect

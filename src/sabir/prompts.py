@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -17,7 +17,9 @@ _PARTS: tuple[type, ...] = get_args(Part)
 _ROLES: tuple[str, ...] = get_args(Role)
 
 
-def as_messages(prompt: Prompt, images: Iterable[ImageSource] = (), instructions: str | None = None) -> tuple[Message, ...]:
+def as_messages(
+    prompt: Prompt, images: Iterable[ImageSource] = (), instructions: str | None = None
+) -> tuple[Message, ...]:
     """A prompt as messages: a text, a message, a list of messages (or `{"role", "content"}`), a list of parts.
 
     `images` are added to its last message, `instructions` become the system message before it.
@@ -66,8 +68,8 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
         return (_message(prompt),)
     if isinstance(prompt, (list, tuple)):
         if prompt and all(isinstance(item, (str, *_PARTS)) for item in prompt):
-            return (user(*prompt),)
-        return history_of(prompt)
+            return (user(*cast("list[Content]", prompt)),)
+        return history_of(cast("list[Message]", prompt))
     raise ConfigurationError(f"a prompt is a text, messages or parts, not {type(prompt).__name__}")
 
 

@@ -7,8 +7,10 @@ semicolon declare what the model can do, and with them, what it cannot.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 from urllib.parse import urlsplit
 
 from .dialects import Dialect, Unsupported
@@ -28,6 +30,7 @@ class Provider:
         engine: the engine that runs its models in this process.
         model: the only model id there is, where a bare provider name is a model string.
         capabilities: what all its models can do; None where that differs or is not known.
+        defaults: options that its models want, under everything that a client or call says.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Provider:
     engine: str | None = None
     model: str | None = None
     capabilities: frozenset[str] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 # A server of open models on one's own machine: its chat template decides whether it can think.
@@ -84,7 +88,7 @@ PROVIDERS: dict[str, Provider] = {
         # https://docs.ollama.com/api/openai-compatibility
         Provider("ollama-compat", OpenAIChat(limit="max_tokens"), url="http://localhost:11434/v1"),
         Provider("llama-server", _LLAMA, url="http://localhost:8080/v1"),
-        Provider("vllm", _OPEN_SERVER, url="http://localhost:8000/v1", key=None),
+        Provider("vllm", _OPEN_SERVER, url="http://localhost:8000/v1"),
         Provider("llamacpp", _LLAMA, engine="llama_cpp"),
         # The model in the package. It thinks when asked, which llama.cpp would otherwise make it do always.
         Provider(
@@ -98,6 +102,8 @@ PROVIDERS: dict[str, Provider] = {
             engine="llama_cpp",
             model="pico",
             capabilities=frozenset({"tools", "thinking", "structured"}),
+            # At this size chance is no help.
+            defaults={"temperature": 0.0},
         ),
     )
 }
@@ -168,7 +174,9 @@ def check_base_url(address: str) -> None:
 def is_same_server(one: str, other: str) -> bool:
     """Whether two addresses are of one server: scheme, host and port."""
     ports = {"http": 80, "https": 443}
-    ends = [(parts.scheme, parts.hostname, parts.port or ports.get(parts.scheme)) for parts in map(urlsplit, (one, other))]
+    ends = [
+        (parts.scheme, parts.hostname, parts.port or ports.get(parts.scheme)) for parts in map(urlsplit, (one, other))
+    ]
     return ends[0] == ends[1]
 
 

@@ -140,7 +140,7 @@ class Timings(msgspec.Struct, frozen=True):
     first_token: float | None = None
 
 
-class Response(msgspec.Struct, Generic[Parsed], frozen=True, kw_only=True):
+class Response(msgspec.Struct, Generic[Parsed], frozen=True, kw_only=True, repr_omit_defaults=True):
     """A whole answer; prints as its text.
 
     `message` is the final message, `messages` everything the turn added to the conversation (calls and results of

@@ -51,16 +51,14 @@ class Retry:
                 return
             await self._runtime.sleep(waited, exchange.line)
 
-    def _attempt(
-        self, outcome: str, began: float, waited: float, exchange: Exchange, status: int | None
-    ) -> Attempt:
+    def _attempt(self, outcome: str, began: float, waited: float, exchange: Exchange, status: int | None) -> Attempt:
         seconds = self._runtime.now() - began
         return Attempt(outcome, seconds, status, exchange.request_id, waited)
 
     def _wait(self, error: SabirError, attempt: int) -> float:
         if error.retry_after is not None:
             return error.retry_after
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))
+        longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1))
         return longest * (0.5 + self._runtime.random() / 2)
 
     def _has_time(self, wait: float, exchange: Exchange) -> bool:

@@ -215,12 +215,12 @@ class Blocking:
         return [outcomes[index].result() for index in range(len(jobs))]
 
     async def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-        items = source()
+        items = _lazily(source)
         try:
             for item in items:
                 yield item
         finally:
-            _close(items)
+            items.close()
 
     async def sleep(self, seconds: float, line: Line) -> None:
         woken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -304,14 +304,13 @@ class Eventful:
             _call_soon(loop, wake.set)
 
         def pump() -> None:
-            items = source()
-            try:
-                while not stopped and (outcome := Outcome.of(lambda: next(items))).error is None:
-                    put(outcome)
-                if not stopped:
-                    put(outcome)
-            finally:
-                _close(items)
+            items = _lazily(source)
+            while not stopped:
+                outcome = Outcome.of(lambda: next(items))
+                put(outcome)
+                if outcome.error is not None:
+                    return
+            items.close()
 
         _spawn(pump)
         try:
@@ -384,7 +383,7 @@ class Outcome:
     def of(cls, function: Callable[[], Any]) -> Outcome:
         try:
             return cls(function(), None)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the outcome is wanted
             return cls(None, error)
 
     def result(self) -> Any:
@@ -444,7 +443,9 @@ def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> C
     return twin
 
 
-def awaitable(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+def awaitable(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     """The same method, for a class that keeps the object with it as `_body`."""
 
     @functools.wraps(method)
@@ -532,6 +533,5 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _close(items: Iterator[Any]) -> None:
-    if isinstance(items, Generator):
-        items.close()
+def _lazily(source: Callable[[], Iterator[T]]) -> Generator[T, None, None]:
+    yield from source()

@@ -336,7 +336,7 @@ class _Msgspec:
         return schema, parts | models
 
     def convert(self, value: Any) -> Any:
-        return msgspec.convert(value, self._target, strict=False, str_keys=True, dec_hook=_argument_of)
+        return msgspec.convert(value, self._target, strict=False, dec_hook=_argument_of)
 
 
 class _Pydantic:
@@ -467,10 +467,9 @@ def _default(value: Any) -> dict[str, Any]:
     """What a schema says of a default: nothing, where JSON cannot."""
     try:
         plain = msgspec.to_builtins(value, str_keys=True, order="deterministic")
-        json.dumps(plain, allow_nan=False)
+        return {"default": json.loads(json.dumps(plain, allow_nan=False))}
     except _MISFITS:
         return {}
-    return {"default": plain}
 
 
 def _with_defs(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import msgspec
 
@@ -48,15 +48,20 @@ def encode_json(value: Any) -> bytes:
     return encoded
 
 
+def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a decoded value is a JSON object."""
+    return isinstance(value, dict)
+
+
 def _refuse_non_finite(value: Any) -> None:
     if isinstance(value, float):
         if not isfinite(value):
             raise ValueError(f"{value} is no JSON number")
-    elif isinstance(value, dict):
+    elif is_object(value):
         for item in value.values():
             _refuse_non_finite(item)
     elif isinstance(value, (list, tuple)):
-        for item in value:
+        for item in cast("list[Any]", value):
             _refuse_non_finite(item)
 
 

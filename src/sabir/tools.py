@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, final
+from typing import Any, cast, final
 
 import msgspec
 
@@ -110,7 +110,8 @@ class Toolbox:
 
 def result_of(call: ToolCall, value: Any) -> ToolResult:
     """What a tool returned, as the model is shown it: text as it is, images as images, the rest as JSON."""
-    items = value if isinstance(value, (list, tuple)) and any(isinstance(item, Image) for item in value) else (value,)
+    several = cast("list[Any]", value) if isinstance(value, (list, tuple)) else []
+    items = several if any(isinstance(item, Image) for item in several) else [value]
     return ToolResult(call_id=call.id, name=call.name, content=tuple(_shown(item) for item in items))
 
 

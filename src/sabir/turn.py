@@ -1,7 +1,7 @@
 """One turn: rounds of a model and its tools until the model has nothing more to call. Written once for both colours.
 
-A `Turn` owns its line and ends exactly once: by its last chunk, an error, a cancellation, or because nobody reads it any
-more. Completed rounds are part of `history` from the moment their results are in; an unfinished message never is.
+A `Turn` owns its line and ends exactly once: by its last chunk, an error, a cancellation, or because nobody reads it
+any more. Completed rounds are part of `history` from the moment their results are in; an unfinished message never is.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Turn(Generic[T]):
         # Popped by whoever ends the turn first: a list's pop is atomic, and no lock is left held by an interrupt.
         self._endings = ["unclaimed"]
         self._is_started = False
+        self._iteration = 0
 
     @property
     def is_over(self) -> bool:
@@ -118,7 +119,7 @@ class Turn(Generic[T]):
             self.end()
             raise
         if Phase.DONE in self._include:
-            yield [StreamChunk(Phase.DONE, "")]
+            yield [StreamChunk(Phase.DONE, "", None, self._iteration)]
 
     async def finish(self) -> Response[T]:
         """Do all the work and return the answer."""
@@ -161,14 +162,13 @@ class Turn(Generic[T]):
             tell(self._hooks, "on_end", CallEnded(self._name, seconds, self._response, error))
 
     async def _rounds(self) -> AsyncGenerator[list[StreamChunk], None]:
-        iteration = 0
         while True:
-            async with aclosing(self._answer(iteration)) as batches:
+            async with aclosing(self._answer()) as batches:
                 async for batch in batches:
                     yield batch
             message, finish = self._completed_answer()
             calls = message.tool_calls
-            if not self._is_runnable(calls, iteration):
+            if not self._is_runnable(calls):
                 break
             began = self._runtime.now()
             jobs = [partial(self._run_tool, call) for call in calls]
@@ -176,14 +176,15 @@ class Turn(Generic[T]):
             self.exchange.line.extend(self._runtime.now() - began)
             self._add(message, Message("tool", tuple(results)))
             if Phase.TOOL_CALLING in self._include:
-                yield [_tool_chunk(call, result, iteration) for call, result in zip(calls, results, strict=True)]
-            iteration += 1
+                yield [_tool_chunk(call, result, self._iteration) for call, result in zip(calls, results, strict=True)]
+            self._iteration += 1
         parsed = self._parsed(message, finish)
         self._add(message)
         self._settle(lambda: self._make_response(message, finish, parsed), None)
 
-    async def _answer(self, iteration: int) -> AsyncGenerator[list[StreamChunk], None]:
+    async def _answer(self) -> AsyncGenerator[list[StreamChunk], None]:
         """One answer of the model, added up in `_assembler`."""
+        iteration = self._iteration
         assembler = self._assembler = Assembler(self._dialect)
         self._is_counted = False
         add, include = assembler.add, self._include
@@ -215,12 +216,12 @@ class Turn(Generic[T]):
         finish = self._assembler.finishes.get(0)
         return _with_ids(message, self.history), finish.reason if finish else "unknown"
 
-    def _is_runnable(self, calls: tuple[ToolCall, ...], iteration: int) -> bool:
+    def _is_runnable(self, calls: tuple[ToolCall, ...]) -> bool:
         if not calls or self._max_tool_rounds == 0:
             return False
         if any(isinstance(self._tools.find(call.name), ToolSpec) for call in calls):
             return False
-        if iteration >= self._max_tool_rounds:
+        if self._iteration >= self._max_tool_rounds:
             names = ", ".join(call.name for call in calls)
             message = f"calls were not run, since the limit of {self._max_tool_rounds} tool rounds is reached: {names}"
             self.exchange.notices.append(Notice("dropped", "max_tool_rounds", message))
@@ -239,7 +240,7 @@ class Turn(Generic[T]):
             return failure_of(call, f"Error: {error}")
         try:
             return result_of(call, await self._runtime.call(tool.function, **arguments))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a tool raises goes to the model
             logger.warning("the tool %r failed: %r", call.name, error)
             return failure_of(call, f"Error: {type(error).__name__}: {error}")
 
@@ -337,7 +338,7 @@ class Stream(_Reader[T]):
     def __next__(self) -> StreamChunk:
         while not self._ready:
             try:
-                self._ready.extend(run(self._batches.__anext__))  # type: ignore[arg-type]
+                self._ready.extend(run(self._batches.__anext__))
             except StopAsyncIteration:
                 raise StopIteration from None
         return self._ready.popleft()
@@ -346,7 +347,7 @@ class Stream(_Reader[T]):
         """End the stream and close its connection. Idempotent, legal from any thread, never blocks."""
         super().close()
         try:
-            run(self._batches.aclose)  # type: ignore[arg-type]
+            run(self._batches.aclose)
         except RuntimeError:
             # Another thread is reading: the line that was just cut wakes it, and it cleans up.
             pass

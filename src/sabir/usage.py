@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
     """Token counts in disjoint buckets; None means the provider did not say, which is not 0.
 
     `input` is what was read afresh (neither from a cache nor written to one, and not audio), `output` what was

@@ -7,11 +7,12 @@ the servers that speak it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..deltas import Delta
 from ..errors import ProviderError
 from ..requests import HttpRequest, Notice, Request
+from ..strict_json import is_object
 
 
 class Decoder(Protocol):
@@ -78,7 +79,7 @@ def text_of(value: Any) -> str | None:
 
 def mapping_of(value: Any) -> dict[str, Any]:
     """The value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
+    return value if is_object(value) else {}
 
 
 def list_of(value: Any) -> list[Any]:

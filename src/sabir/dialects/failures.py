@@ -24,7 +24,7 @@ from ..errors import (
     ServerError,
 )
 from ..strict_json import decode_json
-from . import count_of, mapping_of, text_of
+from . import count_of, list_of, mapping_of, text_of
 
 _BY_STATUS: dict[int, type[ProviderError]] = {
     401: AuthenticationError,
@@ -68,8 +68,8 @@ def provider_error(status: int | None, headers: Mapping[str, str], body: bytes) 
 
 def error_from_value(status: int | None, headers: Mapping[str, str], value: Any, text: str) -> ProviderError:
     """The exception for a decoded error body; `text` is the body as it came."""
-    while isinstance(value, list) and value:
-        value = value[0]
+    while items := list_of(value):
+        value = items[0]
     outer = mapping_of(value)
     inner = outer.get("error") or outer
     message = text_of(inner) or _message(mapping_of(inner)) or _message(outer) or _readable(text)

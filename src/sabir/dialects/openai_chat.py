@@ -10,6 +10,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from ..deltas import (
@@ -43,7 +44,7 @@ from ..messages import (
 )
 from ..messages import Text as TextPart
 from ..requests import HttpRequest, Notice, Request, ToolSpec
-from ..strict_json import decode_json, encode_json
+from ..strict_json import decode_json, encode_json, is_object
 from ..usage import Usage
 from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
 from .failures import error_from_value, provider_error
@@ -418,7 +419,7 @@ class _WireReader:
         return deltas
 
     def read_into(self, value: Any, deltas: list[Delta]) -> None:
-        if not isinstance(value, dict):
+        if not is_object(value):
             raise StreamProtocolError(f"a chunk of the answer is no JSON object: {str(value)[:80]}")
         if value.get("error"):
             raise error_from_value(None, {}, value, encode_json(value).decode())
@@ -429,11 +430,11 @@ class _WireReader:
         choices = value.get("choices")
         if choices:
             for choice in list_of(choices):
-                if isinstance(choice, dict):
+                if is_object(choice):
                     self._read_choice(choice, deltas)
         elif choices is None and "usage" not in value:
             deltas.append(Event(value))
-        if isinstance(usage := value.get("usage"), dict):
+        if is_object(usage := value.get("usage")):
             deltas.append(Count(usage_from(usage)))
 
     def close(self) -> list[Delta]:
@@ -462,7 +463,7 @@ class _WireReader:
         message = choice.get("delta")
         if message is None:
             message = choice.get("message")
-        if isinstance(message, dict):
+        if is_object(message):
             self._read_message(number, message, deltas)
         logprobs = mapping_of(choice.get("logprobs"))
         for entry in list_of(logprobs.get("content")):
@@ -472,17 +473,17 @@ class _WireReader:
             self._finishes[number] = Finish(_FINISH.get(reason, "unknown"), number, reason, detail or None)
 
     def _read_message(self, number: int, message: dict[str, Any], deltas: list[Delta]) -> None:
-        for field, value in message.items():
+        for name, value in message.items():
             if value is None or value == "":
                 continue
-            match field:
+            match name:
                 case "content":
                     self._read_content(number, value, deltas)
                 case "reasoning_content" | "reasoning":
                     # Some servers send the same thinking under both names; the first to come is kept.
-                    other = "reasoning" if field == "reasoning_content" else "reasoning_content"
+                    other = "reasoning" if name == "reasoning_content" else "reasoning_content"
                     if isinstance(value, str) and (number, other) not in self._open:
-                        self._text(self._part(number, field, "thinking", deltas, {"field": field}), value, deltas)
+                        self._text(self._part(number, name, "thinking", deltas, {"field": name}), value, deltas)
                 case "reasoning_details":
                     self._read_details(number, value, deltas)
                 case "refusal":
@@ -490,7 +491,7 @@ class _WireReader:
                     self._text(self._part(number, "refusal", "refusal", deltas), str(value), deltas)
                 case "tool_calls":
                     for position, call in enumerate(list_of(value)):
-                        if isinstance(call, dict):
+                        if is_object(call):
                             self._read_call(number, call, position, len(value), deltas)
                 case "function_call":
                     if any(mapping_of(value).values()):
@@ -503,8 +504,8 @@ class _WireReader:
                     if any(mapping_of(value).values()):
                         self._read_audio(number, mapping_of(value), deltas)
                 case _:
-                    if field not in _IN_MESSAGE:
-                        deltas.append(State(None, {field: value}))
+                    if name not in _IN_MESSAGE:
+                        deltas.append(State(None, {name: value}))
 
     def _read_content(self, number: int, value: Any, deltas: list[Delta]) -> None:
         if isinstance(value, str):
@@ -568,9 +569,7 @@ class _WireReader:
             return text[:-1]
         return text
 
-    def _read_call(
-        self, number: int, call: dict[str, Any], position: int, together: int, deltas: list[Delta]
-    ) -> None:
+    def _read_call(self, number: int, call: dict[str, Any], position: int, together: int, deltas: list[Delta]) -> None:
         function = mapping_of(call.get("function")) or mapping_of(call.get("custom"))
         call_id, name = text_of(call.get("id")), text_of(function.get("name"))
         index = call.get("index", position if together > 1 else None)
@@ -676,10 +675,7 @@ def _chunk(payload: bytes) -> Any:
 
 
 def _has_pairs(text: str) -> bool:
-    return any(
-        "\ud800" <= first <= "\udbff" and "\udc00" <= second <= "\udfff"
-        for first, second in zip(text, text[1:], strict=False)
-    )
+    return any("\ud800" <= first <= "\udbff" and "\udc00" <= second <= "\udfff" for first, second in pairwise(text))
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:

@@ -40,13 +40,13 @@ def _socket_options() -> tuple[tuple[int, int, int], ...]:
 SOCKET_OPTIONS = _socket_options()
 
 
-def blocking() -> Transport:
+def blocking_transport() -> Transport:
     """The transport for `runtime.Blocking`."""
     transport: Transport = importlib.import_module(f"{__name__}.blocking").BlockingTransport()
     return transport
 
 
-def eventful() -> Transport:
+def eventful_transport() -> Transport:
     """The transport for `runtime.Eventful`."""
     transport: Transport = importlib.import_module(f"{__name__}.eventful").EventfulTransport()
     return transport
@@ -77,6 +77,8 @@ class Origin(NamedTuple):
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
+_FRAMING = {"content-length", "transfer-encoding"}
+_METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r'(https?)://([^/?#@\s]+)([/?][!"$-~]*)?(?:#[!-~]*)?', re.ASCII | re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+))(?::(\d{0,5}))?", re.ASCII)
@@ -108,16 +110,16 @@ def _origin(scheme: str, authority: str) -> Origin:
 def _url_error(url: str) -> ConfigurationError:
     shown = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])
     return ConfigurationError(
-        f"{shown!r} is no address to send a request to: it must be http(s)://host[:port]/path in ASCII, other characters "
-        "percent-encoded (in a host name: punycode), without user or password"
+        f"{shown!r} is no address to send a request to: it must be http(s)://host[:port]/path in ASCII, all other "
+        "characters percent-encoded (in a host name: punycode), without user or password"
     )
 
 
 def headers(request: HttpRequest, origin: Origin) -> list[tuple[str, str]]:
-    """The headers to send: the caller's as they are, Host, and the wish for an answer that nobody needs to decompress.
+    """The headers to send: the caller's, Host, what frames the body, and the wish that it come back uncompressed.
 
     Raises:
-        ConfigurationError: a header that would break the request apart.
+        ConfigurationError: the method or a header cannot be sent as it is.
     """
     if _NAME.fullmatch(request.method) is None:
         raise ConfigurationError(f"{request.method!r} is no HTTP method")
@@ -128,23 +130,26 @@ def headers(request: HttpRequest, origin: Origin) -> list[tuple[str, str]]:
             raise ConfigurationError(f"{name!r} is no name of an HTTP header")
         if not (value.isascii() and value.isprintable()):
             raise ConfigurationError(f"the value of header {name!r} has a character that is not printable ASCII")
-        names.add(name.lower())
-        given.append((name, value))
+        if (key := name.lower()) not in _FRAMING:
+            names.add(key)
+            given.append((name, value))
+    if request.body or request.method in _METHODS_WITH_BODY:
+        given.append(("Content-Length", str(len(request.body))))
     if "accept-encoding" not in names:
-        given.insert(0, ("Accept-Encoding", "identity"))
+        given.append(("Accept-Encoding", "identity"))
     if "host" not in names:
         given.insert(0, ("Host", origin.authority))
     return given
 
 
-def resolve(origin: Origin, deliver: Callable[[Outcome], None]) -> None:
+def resolve(host: str, port: int, deliver: Callable[[Outcome], None]) -> None:
     """Look up the addresses of a host on a daemon thread, as `getaddrinfo` gives them.
 
     A lookup has no timeout and cannot be stopped, and an executor's thread would be waited for at exit.
     """
 
     def look_up() -> None:
-        deliver(Outcome.of(lambda: socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)))
+        deliver(Outcome.of(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
 
     threading.Thread(target=look_up, name="sabir-resolver", daemon=True).start()
 
@@ -175,11 +180,16 @@ def connect_error(origin: Origin, cause: BaseException | str) -> ConnectError:
     return ConnectError(f"no answer from {origin} ({_text(cause)}); check the address and the network")
 
 
+def timeout_error(line: Line) -> SabirError:
+    """The error for a wait that timed out; a clock may be a moment early, and then the deadline is not quite over."""
+    return line.deadline_error() if line.idle is None and not line.aborted else line.timeout_error()
+
+
 def connect_timeout_error(origin: Origin, line: Line) -> SabirError:
     """The error for a connection that could not be made within what the line allows."""
     limit = connect_limit(line)
     if line.aborted or line.is_over() or limit is None:
-        return line.timeout_error()
+        return timeout_error(line)
     return ConnectError(f"no connection to {origin} within {limit:g} s; check the address and the network")
 
 

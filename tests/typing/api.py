@@ -1,0 +1,46 @@
+"""The types of the public API, as a user's editor sees them. Checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import sabir
+from sabir import aio
+
+
+@dataclass
+class Invoice:
+    total: float
+
+
+def blocking() -> None:
+    assert_type(sabir.ask("…", schema=Invoice).parsed, Invoice)
+    assert_type(sabir.ask("…").parsed, None)
+    client = sabir.Client("openai-chat:gpt-4o-mini", temperature=0, timeout=5)
+    assert_type(client.ask("…", schema=Invoice, temperature=0.5).parsed, Invoice)
+    assert_type(client.ask("…", schema={"type": "object"}).parsed, Any)
+    assert_type(client.ask("…"), sabir.Response[None])
+    with client.stream("…", schema=Invoice, include=["generating"]) as stream:
+        for chunk in stream:
+            assert_type(chunk, sabir.StreamChunk)
+    assert_type(stream.response, sabir.Response[Invoice])
+    chat = client.chat(system="…", tools=[print])
+    assert_type(chat, sabir.Chat)
+    assert_type(chat("…", schema=Invoice).parsed, Invoice)
+    assert_type(chat.stream("…"), sabir.Stream[None])
+    assert_type(chat.messages, tuple[sabir.Message, ...])
+    assert_type(chat.fork(), sabir.Chat)
+
+
+async def awaitable() -> None:
+    assert_type((await aio.ask("…", schema=Invoice)).parsed, Invoice)
+    async with aio.Client("openai-chat:gpt-4o-mini") as client:
+        assert_type((await client.ask("…", schema=Invoice)).parsed, Invoice)
+        async with client.stream("…", schema=Invoice) as stream:
+            async for chunk in stream:
+                assert_type(chunk, sabir.StreamChunk)
+        assert_type(stream.response, sabir.Response[Invoice])
+        chat = client.chat(system="…")
+        assert_type((await chat("…")).parsed, None)
+        assert_type(chat.stream("…"), aio.Stream[None])
