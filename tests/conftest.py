@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 
 import sabir
 from sabir import aio
-from sabir.runtime import run
 
 pytest_plugins = ["sabir.testing.plugin"]
 
@@ -37,9 +37,21 @@ class Surface:
         self._clients.append(made)
         return Awaited(made) if self.is_blocking else made
 
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call a plain function on another thread and wait for what it returns."""
+        if not self.is_blocking:
+            return await asyncio.to_thread(function)
+        return _joined(_started(function))
+
+    async def at_once(self, *jobs: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
+        """Run several coroutines at once, on threads or as tasks, and return their results in order."""
+        if not self.is_blocking:
+            return await asyncio.gather(*(job() for job in jobs))
+        return [_joined(begun) for begun in [_started(lambda job=job: _finish(job)) for job in jobs]]
+
     def drive(self, test: Callable[[], Any]) -> None:
         if self.name == "blocking":
-            run(test)
+            _finish(test)
         elif self.name == "asyncio":
             asyncio.run(test())
         else:
@@ -50,23 +62,61 @@ class Surface:
             client.close()
 
 
+def _finish(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine that never suspends. Not by `sabir.runtime.run`, which would hide the loop it runs in."""
+    coroutine = start()
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    pytest.fail("a test on a blocking surface awaited something that does not come from its surface")
+
+
 async def _inside_a_loop(test: Callable[[], Any]) -> None:
-    run(test)
+    _finish(test)
+
+
+def _started(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any], list[BaseException]]:
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread, results, errors
+
+
+def _joined(begun: tuple[threading.Thread, list[Any], list[BaseException]]) -> Any:
+    thread, results, errors = begun
+    thread.join(30)
+    assert not thread.is_alive(), "the other thread hangs"
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 class Awaited:
     """A blocking object seen through `await`: its methods answer before they return."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
+        object.__setattr__(self, "inner", inner)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.inner, name)
-        if name == "ask":
+        if name in ("ask",):
             return self._awaited(value)
         if name in ("stream", "chat", "fork"):
             return lambda *args, **kwargs: Awaited(value(*args, **kwargs))
         return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.inner, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._awaited(self.inner)(*args, **kwargs)
@@ -77,9 +127,8 @@ class Awaited:
 
         return call
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        for item in self.inner:
-            yield item
+    def __aiter__(self) -> Awaited:
+        return self
 
     async def __anext__(self) -> Any:
         try:

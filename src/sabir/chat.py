@@ -14,7 +14,7 @@ from .messages import Message
 from .options import Call, checked_options, phases_of
 from .prompts import Prompt, as_messages, history_of, with_system
 from .requests import Response
-from .runtime import blocking
+from .runtime import awaitable, blocking
 from .tools import Toolbox
 from .turn import Opener, Turn, awaitable_stream, blocking_stream
 
@@ -42,9 +42,8 @@ class ChatBody:
         self._check_free()
         self._messages = (*self._messages, *history_of(messages))
 
-    def copied(self) -> tuple[Opener, tuple[Message, ...], dict[str, Any]]:
-        """What a fork begins with."""
-        return self._client, self._messages, self._options
+    def fork(self) -> ChatBody:
+        return ChatBody(self._client, self._messages, self._options)
 
     @overload
     async def ask(self, prompt: Prompt, *, schema: type[T], **call: Unpack[Call]) -> Response[T]: ...
@@ -121,37 +120,11 @@ class ChatBody:
             )
 
 
-@final
-class AsyncChat(ChatBody):
-    """A conversation, awaitable: `await chat("Hello")`. See `sabir.Chat`, whose methods it has."""
-
-    __call__ = ChatBody.ask
-    stream = awaitable_stream(ChatBody.open_stream)
-
-    def fork(self) -> AsyncChat:
-        """A chat of its own with the same history and settings."""
-        return AsyncChat(*self.copied())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-
-@final
-class Chat:
-    """A conversation: call it to say something, `stream` to see the answer come, `fork` to go two ways.
-
-    Made by `client.chat(…)`.
-    """
+class _Handle:
+    """What both faces of a chat share, since it waits for nothing."""
 
     def __init__(self, body: ChatBody) -> None:
         self._body = body
-
-    __call__ = blocking(ChatBody.ask)
-    ask = __call__
-    stream = blocking_stream(ChatBody.open_stream)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -162,18 +135,43 @@ class Chat:
         """Add messages to the history, such as the result of a tool that ran elsewhere."""
         self._body.append(*messages)
 
-    def fork(self) -> Chat:
+    def fork(self) -> Self:
         """A chat of its own with the same history and settings."""
-        return Chat(ChatBody(*self._body.copied()))
+        return type(self)(self._body.fork())
 
     def close(self) -> None:
         """End the chat and a turn that is going on; the client stays open. Idempotent, legal from any thread."""
         self._body.close()
 
+
+@final
+class Chat(_Handle):
+    """A conversation: call it to say something, `stream` to see the answer come, `fork` to go two ways.
+
+    Made by `client.chat(…)`.
+    """
+
+    __call__ = blocking(ChatBody.ask)
+    stream = blocking_stream(ChatBody.open_stream)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class AsyncChat(_Handle):
+    """A conversation, awaitable: `await chat("Hello")`. See `sabir.Chat`, whose methods it has."""
+
+    __call__ = awaitable(ChatBody.ask)
+    stream = awaitable_stream(ChatBody.open_stream)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
 

@@ -233,6 +233,11 @@ class ClientBody:
             self._engines.pop().close()
         self._runtime.close()
 
+    def __del__(self) -> None:
+        # A client that is dropped closes; one whose constructor failed has nothing to close.
+        if hasattr(self, "_default"):
+            self.close()
+
     def _listed(self, models: Models) -> tuple[_Target, ...]:
         notice = None
         if models is None:
@@ -267,7 +272,7 @@ class ClientBody:
         named = parse_model(text)
         model = self._local(named) if named.provider.engine is not None else self._remote(named)
         row = named.provider
-        return _Target(str(named), named.id, row.dialect.name, model, named.capabilities, defaults=row.defaults)
+        return _Target(str(named), named.id, row.dialect.name, model, named.capabilities, defaults=row.defaults or {})
 
     def _engine_target(self, engine: Engine) -> _Target:
         if not callable(getattr(engine, "deltas", None)):
@@ -293,49 +298,11 @@ class ClientBody:
         return Local(named.provider.name, named.provider.dialect, engine, self._runtime)
 
 
-@final
-class AsyncClient(ClientBody):
-    """A handle on one or several models, awaitable. See `sabir.Client`, whose methods it has."""
+class _Handle:
+    """What both faces of a client share, since it waits for nothing."""
 
-    def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
-        super().__init__(models, lambda: Eventful(eventful_transport), settings)
-
-    stream = awaitable_stream(ClientBody.open_stream)
-
-    def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> AsyncChat:
-        """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
-        return AsyncChat(self, *chat_settings(messages, options))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-
-@final
-class Client:
-    """A handle on one or several models. Stateless: every call stands alone; `chat()` begins a conversation.
-
-    Nothing is connected, loaded or read from disk here; the first call does that.
-    """
-
-    def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
-        """Make a client of model strings (`"openai:gpt-4o-mini"`) or engines; without any, of SABIR_MODEL, else Pico.
-
-        `settings` are those of `Settings`, and any of `Options` as defaults for all calls.
-
-        Raises:
-            ConfigurationError: an unknown provider, a missing key, an unknown setting; says what to do.
-        """
-        self._body = ClientBody(models, lambda: Blocking(blocking_transport), settings)
-
-    ask = blocking(ClientBody.ask)
-    stream = blocking_stream(ClientBody.open_stream)
-
-    def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> Chat:
-        """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
-        return Chat(ChatBody(self._body, *chat_settings(messages, options)))
+    def __init__(self, body: ClientBody) -> None:
+        self._body = body
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -360,10 +327,57 @@ class Client:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
         self._body.close()
 
+
+@final
+class Client(_Handle):
+    """A handle on one or several models. Stateless: every call stands alone; `chat()` begins a conversation.
+
+    Nothing is connected, loaded or read from disk here; the first call does that.
+    """
+
+    def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
+        """Make a client of model strings (`"openai:gpt-4o-mini"`) or engines; without any, of SABIR_MODEL, else Pico.
+
+        `settings` are those of `Settings`, and any of `Options` as defaults for all calls.
+
+        Raises:
+            ConfigurationError: an unknown provider, a missing key, an unknown setting; says what to do.
+        """
+        super().__init__(ClientBody(models, lambda: Blocking(blocking_transport), settings))
+
+    ask = blocking(ClientBody.ask)
+    stream = blocking_stream(ClientBody.open_stream)
+
+    def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> Chat:
+        """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
+        return Chat(ChatBody(self._body, *chat_settings(messages, options)))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class AsyncClient(_Handle):
+    """A handle on one or several models, awaitable. See `sabir.Client`, whose methods it has."""
+
+    def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
+        """Make a client; takes what `sabir.Client` takes."""
+        super().__init__(ClientBody(models, lambda: Eventful(eventful_transport), settings))
+
+    ask = awaitable(ClientBody.ask)
+    stream = awaitable_stream(ClientBody.open_stream)
+
+    def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> AsyncChat:
+        """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
+        return AsyncChat(ChatBody(self._body, *chat_settings(messages, options)))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -121,11 +121,11 @@ def whole(value: Any, name: str, least: int) -> int:
     return value
 
 
-def policy(value: Any) -> OnUnsupported:
+def policy(value: Any) -> Any:
     """What becomes of an option that cannot be expressed."""
     if value not in get_args(OnUnsupported):
         raise ConfigurationError(f"on_unsupported is one of {', '.join(get_args(OnUnsupported))}, not {value!r}")
-    return cast("OnUnsupported", value)
+    return value
 
 
 def _option_error(message: str) -> str:

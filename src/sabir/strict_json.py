@@ -53,6 +53,11 @@ def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
 
+def is_array(value: Any) -> TypeGuard[list[Any]]:
+    """Whether a decoded value is a JSON array."""
+    return isinstance(value, list)
+
+
 def _refuse_non_finite(value: Any) -> None:
     if isinstance(value, float):
         if not isfinite(value):

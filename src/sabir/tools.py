@@ -110,8 +110,9 @@ class Toolbox:
 
 def result_of(call: ToolCall, value: Any) -> ToolResult:
     """What a tool returned, as the model is shown it: text as it is, images as images, the rest as JSON."""
-    several = cast("list[Any]", value) if isinstance(value, (list, tuple)) else []
-    items = several if any(isinstance(item, Image) for item in several) else [value]
+    items: list[Any] = list(cast("Any", value)) if isinstance(value, (list, tuple)) else []
+    if not any(isinstance(item, Image) for item in items):
+        items = [value]
     return ToolResult(call_id=call.id, name=call.name, content=tuple(_shown(item) for item in items))
 
 

@@ -392,11 +392,11 @@ def blocking_stream(method: Callable[Concatenate[Any, P], Turn[T]]) -> Callable[
 def awaitable_stream(
     method: Callable[Concatenate[Any, P], Turn[T]],
 ) -> Callable[Concatenate[Any, P], AsyncStream[T]]:
-    """The awaitable stream of a method that opens a turn, for a class that has the method itself."""
+    """The awaitable stream of a method that opens a turn, for a class that keeps the object with it as `_body`."""
 
     @functools.wraps(method)
     def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[T]:
-        return AsyncStream(method(self, *args, **kwargs))
+        return AsyncStream(method(self._body, *args, **kwargs))
 
     return twin
 

@@ -7,12 +7,12 @@ the servers that speak it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ..deltas import Delta
 from ..errors import ProviderError
 from ..requests import HttpRequest, Notice, Request
-from ..strict_json import is_object
+from ..strict_json import is_array, is_object
 
 
 class Decoder(Protocol):
@@ -84,7 +84,7 @@ def mapping_of(value: Any) -> dict[str, Any]:
 
 def list_of(value: Any) -> list[Any]:
     """The value if it is an array, else an empty one."""
-    return value if isinstance(value, list) else []
+    return value if is_array(value) else []
 
 
 def count_of(value: Any) -> int | None:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Self, final
 
 from ..deltas import Close, Count, Delta, Finish, Head, Open, Text
@@ -23,7 +23,7 @@ from ..usage import Usage
 
 __all__ = ["Answer", "Scripted"]
 
-Answer = str | Part | Message | Sequence[Delta] | Exception
+Answer = str | Part | Message | list[Delta] | Exception
 
 
 @final
@@ -75,10 +75,10 @@ class Scripted:
             self.assert_done()
 
 
-def _deltas(answer: str | Part | Message | Sequence[Delta]) -> Iterator[Delta]:
+def _deltas(answer: str | Part | Message | list[Delta]) -> Iterator[Delta]:
     if isinstance(answer, str):
-        answer = Message("assistant", (TextPart(text=answer),))
-    if isinstance(answer, Sequence):
+        answer = TextPart(text=answer)
+    elif isinstance(answer, list):
         yield from answer
         return
     if not isinstance(answer, Message):
