@@ -56,10 +56,15 @@ WEATHER = ToolSpec(
     description="Get the weather in a city",
     parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-PERSON = {
+MOODS = ["glad", "sad", "indifferent"]
+REVIEW = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
-    "required": ["name", "age"],
+    "properties": {
+        "mood": {"type": "string", "enum": MOODS},
+        "score": {"type": "integer"},
+        "is_long": {"type": "boolean"},
+    },
+    "required": ["mood", "score", "is_long"],
     "additionalProperties": False,
 }
 
@@ -94,7 +99,11 @@ def until(condition, seconds=5.0):
 
 
 def threads():
-    return len(os.listdir("/proc/self/task"))
+    return len([*Path("/proc/self/task").iterdir()])
+
+
+def files():
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 def resident():
@@ -166,8 +175,8 @@ def test_a_request_that_does_not_stream_is_answered_alike(pico):
 
 
 def test_nothing_of_the_prompts_progress_is_shown_unless_asked_for(pico):
-    quiet = list(pico.deltas(question("Hello there. " * 100), Line()))
-    asked = list(pico.deltas(question("Hello again. " * 100, extra={"return_progress": True}), Line()))
+    quiet = list(pico.deltas(question("Hello there. " * 100, max_tokens=1), Line()))
+    asked = list(pico.deltas(question("Hello again. " * 100, max_tokens=1, extra={"return_progress": True}), Line()))
     assert "prompt_progress" not in repr(quiet)
     assert "prompt_progress" in repr([delta for delta in asked if type(delta) is Head])
 
@@ -197,21 +206,23 @@ def test_stop_strings_stop(pico):
 
 
 def test_a_seed_makes_chance_repeatable(pico):
-    wild = {"temperature": 1.5, "max_tokens": 40, "extra": ENDLESS}
+    wild = {"temperature": 3.0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 40, "extra": ENDLESS}
     first = [text(pico, "Tell me a story.", seed=seed, **wild) for seed in range(5)]
     assert first == [text(pico, "Tell me a story.", seed=seed, **wild) for seed in range(5)]
     assert len(set(first)) == 5
 
 
 def test_a_schema_holds_at_any_temperature(pico):
-    schema = OutputSchema(name="person", json=PERSON)
+    schema, said = OutputSchema(name="review", json=REVIEW), []
     for seed in range(50):
-        answer = ask(pico, "Tell me a story.", schema=schema, temperature=1.5, seed=seed, max_tokens=1500)
+        answer = ask(pico, "Tell me a story.", schema=schema, temperature=1.5, top_p=1.0, min_p=0.0, seed=seed)
         assert answer.finishes[0].reason == "stop", seed
-        value = json.loads(answer.message().text)
-        assert set(value) == {"name", "age"}
-        assert type(value["name"]) is str
-        assert type(value["age"]) is int
+        said.append(answer.message().text)
+        value = json.loads(said[-1])
+        assert set(value) == {"mood", "score", "is_long"}
+        assert value["mood"] in MOODS
+        assert [type(value["score"]), type(value["is_long"])] == [int, bool]
+    assert len(set(said)) > 10
 
 
 def test_a_tool_call_comes_as_deltas_and_its_result_is_read(pico):
@@ -226,9 +237,10 @@ def test_a_tool_call_comes_as_deltas_and_its_result_is_read(pico):
     assert "7" in text(pico, *said, tools=(WEATHER,))
 
 
-def test_a_tool_can_be_demanded(pico):
-    answer = ask(pico, "Hello", tools=(WEATHER,), tool_choice="required", max_tokens=200)
-    assert [call.name for call in answer.message().tool_calls] == ["get_weather"]
+def test_tools_can_be_forbidden(pico):
+    asked = "What is the weather in Paris?"
+    assert ask(pico, asked, tools=(WEATHER,)).message().tool_calls
+    assert not ask(pico, asked, tools=(WEATHER,), tool_choice="none").message().tool_calls
 
 
 def test_a_second_turn_reads_the_first_from_the_cache(own):
@@ -396,11 +408,11 @@ def test_loading_and_freeing_leaves_nothing_behind(own):
 
     for _ in range(10):
         once()
-    memory, count, files = resident(), threads(), len(os.listdir("/proc/self/fd"))
+    memory, counts = resident(), (threads(), files())
     for _ in range(20):
         once()
     assert resident() - memory < 10e6
-    assert (threads(), len(os.listdir("/proc/self/fd"))) == (count, files)
+    assert (threads(), files()) == counts
 
 
 def test_after_close_it_refuses(own):
@@ -632,7 +644,7 @@ def test_silence_in_an_answer_is_noticed():
 def test_there_is_no_listener_that_anybody_could_reach(own):
     def listening():
         """Inodes of listening sockets, of all kinds, that this process has open."""
-        ours = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+        ours = {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
         rows = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
         rows += Path("/proc/self/net/tcp6").read_text().splitlines()[1:]
         tcp = {row.split()[9] for row in rows if row.split()[3] == "0A"}
@@ -661,15 +673,13 @@ def test_where_it_must_listen_on_loopback_every_endpoint_wants_the_key(own, monk
     text(model, "Hello")
     host, port = made[0].listening_address.removeprefix("http://").split(":")
     assert host == "127.0.0.1"
-    asked = [
-        ("GET", "/v1/models /models /api/tags /props /slots /metrics /lora-adapters"),
-        (
-            "POST",
-            "/completion /completions /v1/completions /chat/completions /v1/chat/completions /api/chat /v1/responses "
-            "/v1/messages /v1/messages/count_tokens /infill /embedding /embeddings /v1/embeddings /rerank /tokenize "
-            "/detokenize /apply-template /lora-adapters /slots/0 /props /api/show",
-        ),
-    ]
+    get = "/v1/models /models /api/tags /props /slots /metrics /lora-adapters"
+    post = (
+        "/completion /completions /v1/completions /chat/completions /v1/chat/completions /api/chat /v1/responses "
+        "/v1/messages /v1/messages/count_tokens /infill /embedding /embeddings /v1/embeddings /rerank /tokenize "
+        "/detokenize /apply-template /lora-adapters /slots/0 /props /api/show"
+    )
+    asked = [("GET", get), ("POST", post)]
     for method, paths in asked:
         for path in paths.split():
             connection = http.client.HTTPConnection(host, int(port), timeout=5)
@@ -678,7 +688,7 @@ def test_where_it_must_listen_on_loopback_every_endpoint_wants_the_key(own, monk
             connection.close()
     made.clear()
     model.close()
-    with pytest.raises(OSError), socket.create_connection((host, int(port)), 1):
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), 1):
         pass
 
 
@@ -803,7 +813,7 @@ def test_loading_and_answering_say_nothing_on_stderr():
         "for _ in range(6): on_daemon(lambda: list(endless(model)))",
         "paused = endless(model); next(paused)",
         "paused = endless(model); next(paused); sys.modules['__main__'].keep = paused",
-        "on_daemon(lambda: text(model, 'hello ' * 1500))",
+        "on_daemon(lambda: text(model, 'hello ' * 600))",
         "import atexit; atexit.register(model.close)",
         "on_daemon(lambda: list(endless(model))); model.close",
     ],
@@ -926,7 +936,7 @@ def test_a_fork_in_the_midst_of_an_answer_gives_the_child_an_error_and_the_paren
         FORK
         + """
 from sabir.errors import ClosedError
-answer = deltas(model, "What is the capital of France?")
+answer = deltas(model, "Hello", max_tokens=1000, extra={"ignore_eos": True})
 first = next(answer)
 def work():
     try:
@@ -935,10 +945,10 @@ def work():
         print("closed")
     print(text(model, "What is the capital of Peru?"))
 in_child(work, sys.exit)
-print("".join(getattr(delta, "text", "") for delta in answer))
+print(sum(hasattr(delta, "text") for delta in answer) > 900)
 """
     )
-    assert said == f"closed\nThe capital of Peru is Lima.\nchild 0\n{ANSWER}"
+    assert said == "closed\nThe capital of Peru is Lima.\nchild 0\nTrue\n"
 
 
 @POSIX

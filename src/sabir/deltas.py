@@ -212,8 +212,8 @@ class _Draft:
 
     def close(self, final: str | None) -> None:
         if final is not None:
-            streamed = "".join(self.text)
-            if not final.startswith(streamed):
+            streamed = _joined(self.text)
+            if not _units(final).startswith(_units(streamed)):
                 raise StreamProtocolError(f"the complete part contradicts what was streamed: {streamed[:80]!r}…")
             self.text = [final]
         self.closed = True
@@ -248,6 +248,11 @@ class _Draft:
 
 def _state(dialect: str, model: str | None, value: dict[str, Any]) -> ProviderState | None:
     return ProviderState(dialect, dict(value), model) if value else None
+
+
+def _units(text: str) -> bytes:
+    # In UTF-16 the first half of a surrogate pair is a beginning of the pair.
+    return text.encode("utf-16-le", "surrogatepass")
 
 
 def _joined(pieces: list[str]) -> str:

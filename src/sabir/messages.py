@@ -106,7 +106,7 @@ class _Media(_Part, frozen=True, kw_only=True, omit_defaults=True):
             raise ConfigurationError(f"a {type(self).__name__} part takes either `data` or `url`, and exactly one")
 
     def __repr__(self) -> str:
-        source = f"url={self.url!r}" if self.url is not None else f"data=<{len(self.data or b'')} bytes>"
+        source = f"url={self.url!r}" if self.data is None else f"data=<{len(self.data)} bytes>"
         return f"{type(self).__name__}({source}, media_type={self.media_type!r})"
 
 
@@ -128,6 +128,9 @@ class File(_Media, frozen=True, tag="file"):
 
     name: str | None = None
     id: str | None = None
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self.id is None else f"File(id={self.id!r}, media_type={self.media_type!r})"
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.data, self.url, self.id)) != 1:
@@ -225,12 +228,12 @@ def dump_messages(messages: Sequence[Message]) -> str:
     """Write messages as JSON text `{"format_version": 1, "messages": [...]}`; bytes become base64.
 
     Raises:
-        ConfigurationError: a part holds a number that JSON cannot say (NaN, infinity).
+        ConfigurationError: a part holds what JSON cannot say (NaN, infinity, an object that is no JSON value).
     """
-    document = msgspec.to_builtins(_Document(FORMAT_VERSION, tuple(messages)))
     try:
+        document = msgspec.to_builtins(_Document(FORMAT_VERSION, tuple(messages)))
         return encode_json(document).decode()
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"these messages cannot be written as JSON: {error}") from None
 
 
@@ -250,7 +253,7 @@ def load_messages(text: str | bytes) -> tuple[Message, ...]:
                 f"these messages have format_version {version}; this version of sabir reads {FORMAT_VERSION}"
             )
         return msgspec.convert(document, _Document).messages
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigurationError):
             raise
         raise ConfigurationError(f"this is no document of sabir messages: {error}") from None

@@ -40,7 +40,7 @@ class Provider:
     engine: str | None = None
     model: str | None = None
     capabilities: frozenset[str] | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] | None = None
 
 
 # A server of open models on one's own machine: its chat template decides whether it can think.

@@ -24,9 +24,11 @@ def decode_json(data: str | bytes) -> Any:
     """
     try:
         return _decode(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     except (msgspec.DecodeError, UnicodeError):
         try:
-            return json.loads(data, parse_constant=_no_constant)
+            return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
         except RecursionError:
             raise ValueError("nested too deeply") from None
 
@@ -35,16 +37,20 @@ def encode_json(value: Any) -> bytes:
     """Encode plain JSON values; half a surrogate pair is written as its escape.
 
     Raises:
-        ValueError: the value holds a number that JSON cannot say (msgspec alone would write null).
+        ValueError: the value holds a number that JSON cannot say (msgspec alone would write null), or is nested too
+            deeply.
         TypeError: the value holds something that is no JSON value.
     """
     try:
-        encoded = _encode(value)
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    # msgspec writes a non-finite number as null. Only then is the slower, strict encoder asked.
-    if b"null" in encoded:
-        _refuse_non_finite(value)
+        try:
+            encoded = _encode(value)
+        except UnicodeEncodeError:
+            return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        # msgspec writes a non-finite number as null. Only then is the value searched for one.
+        if b"null" in encoded:
+            _refuse_non_finite(msgspec.to_builtins(value))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     return encoded
 
 
@@ -72,3 +78,10 @@ def _refuse_non_finite(value: Any) -> None:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits} is too large a number")
+    return number

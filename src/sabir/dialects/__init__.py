@@ -89,4 +89,5 @@ def list_of(value: Any) -> list[Any]:
 
 def count_of(value: Any) -> int | None:
     """The value if it is a plausible count of tokens."""
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if is_number and 0 <= value < 2**53 else None

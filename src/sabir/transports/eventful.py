@@ -60,6 +60,7 @@ class EventfulReply:
         self._clock: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
+        self._lost: asyncio.Future[None] | None = None
         self._end: SabirError | None = None
         self._is_closed = False
         self._is_read = False
@@ -100,8 +101,8 @@ class EventfulReply:
         answer = self._answer
         if answer is None or self._is_closed:
             raise self._finish(self._line.cut_error())
-        if self._deadline != self._line.deadline and not answer.content.is_eof():
-            self._arm()
+        if not answer.content.is_eof():
+            self._watch(answer)
         try:
             data = await answer.content.readany()
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
@@ -132,7 +133,25 @@ class EventfulReply:
         if self._clock is None:
             self._finish(self._line.cut_error())
         elif not self._clock.expired():
-            self._clock.reschedule(self._home.loop.time())
+            self._clock.reschedule(self._home.loop.time())  # `begin` is waiting, and this ends its wait.
+
+    def _watch(self, answer: aiohttp.ClientResponse) -> None:
+        """Before a wait: see to it that the deadline ends it, and so does the connection."""
+        if self._deadline != self._line.deadline:
+            self._arm()
+        connection = answer.connection
+        if self._lost is None and connection is not None and connection.protocol is not None:
+            self._lost = connection.protocol.closed
+            if self._lost is not None:
+                self._lost.remove_done_callback(_hear)
+                self._lost.add_done_callback(_hear)
+                self._lost.add_done_callback(self._lose)
+
+    def _lose(self, _: asyncio.Future[None]) -> None:
+        # When chunks are malformed aiohttp hangs up, but does not tell the reader of their body.
+        content = cast("aiohttp.ClientResponse", self._answer).content
+        if self._end is None and not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("what came is no HTTP"))
 
     def _arm(self) -> None:
         """Have the exchange cut at the deadline of its line, which may have been moved since the last time."""
@@ -154,10 +173,13 @@ class EventfulReply:
         if self._end is not None:
             return self._end
         self._end = end
+        self._clock = None
         self._line.release(self.close)
         self._home.replies.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._lose)
         if self._answer is not None and not self._answer.closed:
             connection = self._answer.connection
             if connection is not None:
@@ -362,6 +384,12 @@ def _cause(error: BaseException) -> BaseException | str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return "the connection was closed" if isinstance(error, aiohttp.ServerDisconnectedError) else type(error).__name__
+
+
+def _hear(closed: asyncio.Future[None]) -> None:
+    """An error that nobody asks a future for is logged."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
