@@ -55,7 +55,7 @@ Say = str | ToolCall | tuple[int, dict[str, Any]]
 
 
 class ChatServer:
-    """Chat completions over HTTP: `answer` is given each body and says a text, a tool call, or a status and an error."""
+    """Chat completions over HTTP: `answer` gets each body and says a text, a tool call, or a status and an error."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Say] = lambda body: "Hello there!", pause: float = 0) -> None:
         self.answer = answer

@@ -88,6 +88,9 @@ class _Peer(asyncio.Protocol):
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._server.blurts:
+            self.transport.write(self._server.blurts)
+            return
         self._buffer += data
         self._next()
 
@@ -112,11 +115,17 @@ class _Peer(asyncio.Protocol):
 
 
 class Server:
-    """Listens until it is closed; `answer` may be replaced at any time. `with Server(...) as server:`"""
+    """Listens until it is closed; `answer` may be replaced at any time. `with Server(...) as server:`
 
-    def __init__(self, answer: Answer, *, secure: bool = False, answers_early: bool = False) -> None:
+    It may answer without waiting for the body, or blurt something out whatever it hears.
+    """
+
+    def __init__(
+        self, answer: Answer, *, secure: bool = False, answers_early: bool = False, blurts: bytes = b""
+    ) -> None:
         self.answer = answer
         self.answers_early = answers_early
+        self.blurts = blurts
         self.calls: list[Call] = []
         self.peers: set[_Peer] = set()
         self.accepted = 0

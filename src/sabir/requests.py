@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 import msgspec
 
 from .deltas import FinishReason
-from .messages import Message, ToolCall
+from .messages import Message, ProviderState, ToolCall
 from .strict_json import decode_json
 from .usage import Usage
 
@@ -52,11 +52,15 @@ class Options(TypedDict, total=False):
 
 
 class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A tool as a model is told of it; `parameters` is a JSON Schema of an object."""
+    """A tool as a model is told of it; `parameters` is a JSON Schema of an object.
+
+    `state` is what one provider's format says of it beyond that; one that only has a state is run by the provider.
+    """
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
+    state: ProviderState | None = None
 
 
 class OutputSchema(msgspec.Struct, frozen=True):
@@ -70,7 +74,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One question to one model, in portable words. None is unset.
 
     `thinking` is False (don't), True (do), an effort, or a budget in tokens. `tool_choice` is "auto", "none",
-    "required" or the name of a tool. `extra` and `headers` go to the wire as they are.
+    "required" or the name of a tool. `extra` and `headers` go to the wire as they are. `state` is what a decoded request
+    said beyond these words, in its own format.
     """
 
     model: str
@@ -97,6 +102,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str | None = None
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
+    state: ProviderState | None = None
 
 
 class HttpRequest(msgspec.Struct, frozen=True):

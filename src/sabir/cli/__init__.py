@@ -1,4 +1,4 @@
-"""The command `sabir`. Knows only whether click, which the extra `cli` brings, is there; the rest is loaded behind it."""
+"""The command `sabir`. Knows only whether click is there, which the extra `cli` brings; the rest lies behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be typed: the commands and their options. Loads no client before a command runs, so that `--help` is quick."""
+"""What can be typed: commands and their options. Loads no client before a command runs, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def ask(**options: Any) -> int:
     What is piped in is added below the PROMPT, or is the prompt: cat notes.txt | sabir ask "Summarise this". Standard
     input that is no terminal is always read to its end; put </dev/null behind the command where that is unwanted.
     """
-    return _loaded().ask(**options)
+    code: int = _loaded().ask(**options)
+    return code
 
 
 @sabir.command()
@@ -113,7 +114,8 @@ def chat(**options: Any) -> int:
 
     /new begins a new conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer. Piped in, each line is one turn.
     """
-    return _loaded().chat(**options)
+    code: int = _loaded().chat(**options)
+    return code
 
 
 def _loaded() -> Any:

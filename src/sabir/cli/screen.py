@@ -17,8 +17,12 @@ from ..chunks import Phase, StreamChunk
 
 MOST_SHOWN = 200
 
-_CONTROLS: dict[int, str | None] = {code: "\ufffd" for code in (*range(32), *range(127, 160))}
-_CONTROLS |= {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): None}
+_CONTROLS = {
+    **dict.fromkeys((*range(32), *range(127, 160)), "\ufffd"),
+    ord("\n"): "\n",
+    ord("\t"): "\t",
+    ord("\r"): "",
+}
 
 
 @final
@@ -141,8 +145,8 @@ def _lenient(stream: TextIO | None) -> TextIO:
     """The stream, with a "?" for what its encoding cannot say."""
     if stream is None:
         return io.StringIO()  # closed by whoever started us
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")
+    if callable(reconfigure := getattr(stream, "reconfigure", None)):
+        reconfigure(errors="replace")
     return stream
 
 

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from ..errors import ConfigurationError
 
-_WEATHER = ("sunny, 21C", "rainy, 9C", "cloudy, 14C", "windy, 12C", "snowy, -2C", "foggy, 6C")
+_WEATHER = ("sunny, 21C", "rainy, 9C", "clear, 14C", "windy, 12C", "snowy, -2C", "foggy, 6C")
 
 
 def get_weather(city: str) -> str:

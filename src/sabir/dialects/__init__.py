@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..deltas import Delta
-from ..errors import ProviderError
-from ..requests import HttpRequest, Notice, Request
+from ..errors import ProviderError, SabirError
+from ..requests import HttpRequest, Notice, Request, Response
 from ..strict_json import is_array, is_object
 
 
@@ -40,8 +40,24 @@ class Decoder(Protocol):
         ...
 
 
+class Encoder(Protocol):
+    """Turns the deltas of one answer into the bytes of a stream."""
+
+    def feed(self, delta: Delta) -> bytes:
+        """What this delta adds to the stream; may be nothing."""
+        ...
+
+    def fail(self, error: SabirError) -> bytes:
+        """An error that comes when the stream has begun."""
+        ...
+
+    def close(self) -> bytes:
+        """The end of the stream."""
+        ...
+
+
 class Dialect(Protocol):
-    """The client's half of a wire format."""
+    """A wire format, both halves: the client's (encode a request, decode an answer) and the server's."""
 
     @property
     def name(self) -> str: ...
@@ -61,6 +77,32 @@ class Dialect(Protocol):
     def decoder(self) -> Decoder: ...
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError: ...
+
+    def decode_request(self, body: bytes) -> Request:
+        """A client's request, strictly: what the format does not allow is refused.
+
+        Raises:
+            BadRequestError: the body is no request of this format; says where.
+        """
+        ...
+
+    def encode_response(self, response: Response[Any]) -> bytes:
+        """A whole answer."""
+        ...
+
+    def encoder(self) -> Encoder: ...
+
+    def encode_error(self, error: SabirError) -> tuple[int, bytes]:
+        """An error as status and body."""
+        ...
+
+    def canonical_request(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request's body with this format's equivalent spellings made one; `encode(decode(b))` equals it."""
+        ...
+
+    def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The same of an answer's body."""
+        ...
 
 
 class Unsupported(str):
