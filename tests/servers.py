@@ -141,12 +141,15 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        async def stop() -> None:
-            self._server.close()
-            for peer in list(self.peers):
-                peer.transport.abort()
+        on_server_thread(self._stop)
 
-        on_server_thread(lambda _: stop())
+    async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        for listening in self._server.sockets:
+            loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0.001)  # asyncio forgets the socket of a connection it is accepting while it closes.
+        self._server.close()
+        for peer in list(self.peers):
+            peer.transport.abort()
 
     def is_left_by_all(self, within: float = 1.0) -> bool:
         """Whether all connections are closed, now or very soon."""
@@ -242,6 +245,7 @@ def server_context() -> ssl.SSLContext:
     return context
 
 
+@functools.cache
 def client_context() -> ssl.SSLContext:
     """What a client needs to trust our servers."""
     context = ssl.create_default_context()

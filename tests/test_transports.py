@@ -540,6 +540,7 @@ async def drip_a_chunk_size(call: Call) -> None:
 
 
 DRIPS = (hang, drip_headers, drip_bytes_of_a_header, drip_comments, drip_bytes, drip_a_chunk_size)
+each_way = pytest.mark.parametrize("surface", ["blocking", "eventful"], indirect=True)
 every_drip = pytest.mark.parametrize(
     ("answer", "secure"),
     [(answer, False) for answer in DRIPS] + [(hang, True), (drip_bytes_of_a_header, True), (drip_comments, True)],
@@ -547,6 +548,7 @@ every_drip = pytest.mark.parametrize(
 )
 
 
+@each_way
 @every_drip
 def test_the_deadline_holds_against(surface, answer, secure):
     with Server(answer, secure=secure) as server:
@@ -652,6 +654,7 @@ class Cutter:
         assert time.monotonic() - self._moment < 0.3
 
 
+@each_way
 @every_drip
 def test_abort_wakes_who_waits_for(surface, answer, secure):
     line = Line()

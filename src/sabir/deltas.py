@@ -109,6 +109,9 @@ class Event(msgspec.Struct, frozen=True, gc=False, tag=True):
     raw: Any
 
 
+# `choices` has a message for every number up to the highest, which is the server's to say.
+MAX_CHOICES = 1024
+
 Delta: TypeAlias = Head | Open | Text | Blob | Note | State | Close | Count | Finish | Event
 
 
@@ -134,6 +137,7 @@ class Assembler:
             case Text():
                 self._draft(delta.part).text.append(delta.text)
             case Open():
+                _check_choice(delta.choice)
                 if delta.part != len(self._drafts):
                     raise StreamProtocolError(f"part {delta.part} opens where part {len(self._drafts)} was due")
                 self._drafts.append(_Draft(delta))
@@ -148,6 +152,7 @@ class Assembler:
             case Count():
                 self.usage = self.usage.updated(delta.usage)
             case Finish():
+                _check_choice(delta.choice)
                 self.finishes[delta.choice] = delta
             case Head():
                 self.id = delta.id or self.id
@@ -155,6 +160,11 @@ class Assembler:
                 self._state.update(delta.state or {})
             case Event():
                 pass
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the wire said of the answer as a whole, so far."""
+        return self._state
 
     @property
     def choices(self) -> tuple[Message, ...]:
@@ -244,6 +254,11 @@ class _Draft:
                 return File(data=b"".join(self.data), media_type=kind, name=self.name, state=state)
             case "server":
                 return ServerItem(kind=self.name or "item", text=text, id=self.id, state=state)
+
+
+def _check_choice(choice: int) -> None:
+    if not 0 <= choice < MAX_CHOICES:
+        raise StreamProtocolError(f"an answer is numbered {choice}; no call is given {MAX_CHOICES} of them")
 
 
 def _state(dialect: str, model: str | None, value: dict[str, Any]) -> ProviderState | None:

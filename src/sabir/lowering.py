@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .strict_json import is_object
+from .strict_json import is_array, is_object
 
 
 def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The schema with `additionalProperties: false` on every object, and True; or unchanged, and False.
 
-    False where an object has optional or free-form properties: forcing them would change what is valid.
+    False where an object has optional or free-form properties, since forcing them would change what is valid, and where
+    strict mode refuses the schema: it is no object, or has a keyword that is not in the subset.
     """
     try:
-        return _strict(schema), True
+        return (_strict(schema), True) if schema.get("type") == "object" else (schema, False)
     except _Loose:
         return schema, False
 
@@ -26,27 +27,32 @@ class _Loose(Exception):
     pass
 
 
-# The keywords whose values are schemas, lists of schemas, or named schemas. What stands elsewhere (`enum`, `const`,
-# `default`) is data that may look like a schema.
-_ONE = ("items", "not", "if", "then", "else")
-_SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
+# The keywords whose values are named schemas; `items` is one schema, `anyOf` several. What stands elsewhere (`enum`,
+# `const`, `default`) is data that may look like a schema.
 _NAMED = ("properties", "$defs", "definitions")
+# What strict mode answers with HTTP 400.
+_REFUSED = frozenset(
+    {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"}
+    | {"propertyNames", "unevaluatedProperties", "prefixItems", "contains", "uniqueItems", "unevaluatedItems"}
+)
 
 
 def _strict(schema: Any) -> Any:
-    if not is_object(schema):
-        return schema
+    if not is_object(schema) or _REFUSED & schema.keys() or ("$ref" in schema and len(schema) > 1):
+        raise _Loose
     lowered = dict(schema)
-    for keyword in _ONE:
-        if keyword in schema:
-            lowered[keyword] = _strict(schema[keyword])
-    for keyword in _SEVERAL:
-        if keyword in schema:
-            lowered[keyword] = [_strict(item) for item in schema[keyword]]
+    if "items" in schema:
+        lowered["items"] = _strict(schema["items"])
+    if "anyOf" in schema:
+        lowered["anyOf"] = [_strict(item) for item in schema["anyOf"]]
     for keyword in _NAMED:
         if keyword in schema:
             lowered[keyword] = {name: _strict(item) for name, item in schema[keyword].items()}
-    if schema.get("type") == "object" or "properties" in schema:
+    types = schema.get("type")
+    types = types if is_array(types) else [types]
+    if "array" in types and "items" not in schema:
+        raise _Loose
+    if "object" in types or "properties" in schema:
         properties = schema.get("properties", {})
         if schema.get("additionalProperties") or not properties or set(properties) - set(schema.get("required", ())):
             raise _Loose

@@ -106,7 +106,10 @@ class _Media(_Part, frozen=True, kw_only=True, omit_defaults=True):
             raise ConfigurationError(f"a {type(self).__name__} part takes either `data` or `url`, and exactly one")
 
     def __repr__(self) -> str:
-        source = f"url={self.url!r}" if self.data is None else f"data=<{len(self.data)} bytes>"
+        if self.data is not None:
+            source = f"data=<{len(self.data)} bytes>"
+        else:
+            source = f"url={self.url!r}" if self.url is not None else f"id={getattr(self, 'id', None)!r}"
         return f"{type(self).__name__}({source}, media_type={self.media_type!r})"
 
 
@@ -117,10 +120,15 @@ class Image(_Media, frozen=True, tag="image"):
 
 
 class Audio(_Media, frozen=True, tag="audio"):
-    """A sound: its bytes or address, and the transcript where the provider gave one."""
+    """A sound: its bytes or address (or only the provider's id of it), and the transcript where one was given."""
 
     id: str | None = None
     transcript: str | None = None
+
+    def __post_init__(self) -> None:
+        sources = [self.data is not None, self.url is not None]
+        if all(sources) or not (any(sources) or self.id is not None):
+            raise ConfigurationError("an Audio part takes `data` or `url`, or the `id` under which the provider has it")
 
 
 class File(_Media, frozen=True, tag="file"):
@@ -128,9 +136,6 @@ class File(_Media, frozen=True, tag="file"):
 
     name: str | None = None
     id: str | None = None
-
-    def __repr__(self) -> str:
-        return super().__repr__() if self.id is None else f"File(id={self.id!r}, media_type={self.media_type!r})"
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.data, self.url, self.id)) != 1:

@@ -24,7 +24,8 @@ else:
 
     Parsed = TypeVar("Parsed")
 
-Thinking = bool | int | Literal["minimal", "low", "medium", "high"]
+Effort = Literal["minimal", "low", "medium", "high"]
+Thinking = bool | int | Effort
 
 
 class Options(TypedDict, total=False):

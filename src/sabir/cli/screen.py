@@ -60,10 +60,11 @@ class Screen:
             return
         if self._shares_terminal and self._cursor == "aside":
             self._break_line()
-        _write(self._out, text)
+        # Noted before it is done: an interrupt may come as soon as the reader has the text.
         self._is_answer_open = not text.endswith("\n")
         if self._shares_terminal:
             self._cursor = "answer" if self._is_answer_open else ""
+        _write(self._out, text)
 
     def end_answer(self) -> None:
         """End the answer's last line, if it has begun one."""
@@ -120,8 +121,8 @@ class Screen:
     def _think(self, text: str) -> None:
         if self._err.isatty() and text:
             self._begin_aside(is_line=False)
-            _write(self._err, text, self._dim)
             self._cursor = "" if text.endswith("\n") else "aside"
+            _write(self._err, text, self._dim)
 
     def _begin_aside(self, is_line: bool) -> None:
         if self._cursor == "answer" or (is_line and self._cursor == "aside"):

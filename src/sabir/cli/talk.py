@@ -1,4 +1,4 @@
-"""What the commands do: ask a client, show what comes, and turn what goes wrong into one line and an exit code."""
+"""What the commands do: ask a client, show what comes, and turn what goes wrong into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .tools import get_weather, named_tool
 FAILED = 1
 WRONGLY_ASKED = 2
 BROKEN_PIPE = 141  # as a shell tells it of a program that SIGPIPE ended
-SILENT_SECONDS = 2.0
+SILENT_SECONDS = 1.0
 
 _CUT = {
     "length": "the answer was cut at its limit of tokens",
@@ -64,7 +64,7 @@ def ask(
     def work(screen: Screen) -> None:
         shape = None if schema is None else _read_schema(schema)
         with _client(options) as client:
-            call = _call(client, options, screen, has_example=shape is None)
+            call = _call(client, options, screen, is_example_offered=shape is None)
             call["images"] = images
             is_quiet = is_json or shape is not None
             said = _prompt(prompt, screen)
@@ -107,7 +107,7 @@ def chat(**options: Unpack[ModelOptions]) -> int:
 
 
 def _guarded(work: Callable[[Screen], None]) -> int:
-    """Do the work and return the exit code; what stops it is told in one line, below what has been written."""
+    """Do the work and return the exit code; what stops it is told below what has been written."""
     screen = Screen()
     try:
         try:
@@ -147,10 +147,10 @@ def _client(options: ModelOptions) -> Client:
     return client
 
 
-def _call(client: Client, options: ModelOptions, screen: Screen, has_example: bool = True) -> Call:
+def _call(client: Client, options: ModelOptions, screen: Screen, is_example_offered: bool = True) -> Call:
     """The options of every call; Pico has an example of a tool, if it is given none, and nobody else has."""
     tools = [named_tool(name) for name in options["tools"]]
-    if not tools and not options["no_tools"] and has_example and _provider(client) == "pico":
+    if not tools and not options["no_tools"] and is_example_offered and _provider(client) == "pico":
         tools = [get_weather]
         screen.shows_tools = True  # no one shall take its answer for a forecast
     call = Call(
@@ -216,7 +216,7 @@ def _read_schema(source: str) -> dict[str, Any]:
         ConfigurationError: there is no such file, or it is no JSON object.
     """
     try:
-        text = source if source.lstrip().startswith("{") else Path(source).read_bytes()
+        text = source if source.lstrip().startswith("{") else Path(source).read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"--schema: the file {source!r} cannot be read: {reason}") from None

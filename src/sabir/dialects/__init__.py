@@ -6,12 +6,12 @@ the servers that speak it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from ..deltas import Delta
+from ..deltas import Assembler, Delta
 from ..errors import ProviderError, SabirError
-from ..requests import HttpRequest, Notice, Request, Response
+from ..requests import HttpRequest, Notice, Request, Response, Timings
 from ..strict_json import is_array, is_object
 
 
@@ -103,6 +103,24 @@ class Dialect(Protocol):
     def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The same of an answer's body."""
         ...
+
+
+def response_of(dialect: str, deltas: Iterable[Delta]) -> Response[None]:
+    """The sum of an answer's deltas; it knows of no time that passed and no attempt that was made."""
+    total = Assembler(dialect)
+    for delta in deltas:
+        total.add(delta)
+    message, finish = total.message(), total.finishes.get(0)
+    return Response(
+        message=message,
+        parsed=None,
+        messages=(message,),
+        usage=total.usage,
+        timings=Timings(0.0),
+        finish_reason=finish.reason if finish else "unknown",
+        model=total.model or "",
+        choices=total.choices,
+    )
 
 
 class Unsupported(str):

@@ -9,21 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from math import inf, isfinite
 from typing import Any
 
 from ..errors import (
     AuthenticationError,
     BadRequestError,
+    ConfigurationError,
     ContentFilterError,
     ContextOverflowError,
+    DeadlineExceeded,
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
     ProviderError,
     RateLimitError,
+    SabirError,
     ServerError,
+    UnsupportedError,
 )
-from ..strict_json import decode_json
+from ..strict_json import decode_json, encode_json
 from . import count_of, list_of, mapping_of, text_of
 
 _BY_STATUS: dict[int, type[ProviderError]] = {
@@ -51,8 +56,8 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "invalid_request_error": BadRequestError,
 }
 _OVERFLOW = re.compile(r"(?:maximum context length|available context size|context window|prompt is too long)", re.I)
-_LIMIT = re.compile(r"(?:context length is|context size \(|> ?|limit of )\s*(\d[\d,]*)", re.I)
-_PROMPT = re.compile(r"(?:requested(?: about)?|resulted in|request \(|prompt is too long:)\s*(\d[\d,]*)", re.I)
+_LIMIT = re.compile(r"(?:context length is|context size \(|> ?|limit of )\s*(\d[\d,]{0,15})", re.I)
+_PROMPT = re.compile(r"(?:requested(?: about)?|resulted in|request \(|prompt is too long:)\s*(\d[\d,]{0,15})", re.I)
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
 
 
@@ -74,9 +79,10 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
     inner = outer.get("error") or outer
     message = text_of(inner) or _message(mapping_of(inner)) or _message(outer) or _readable(text)
     fields = mapping_of(inner)
-    codes = [str(code) for code in (fields.get("code"), fields.get("type"), outer.get("code")) if code is not None]
+    told = (fields.get("code"), fields.get("type"), outer.get("code"))
+    codes = [str(code) for code in told if isinstance(code, (int, str)) and code != ""]
     if status is None:
-        status = next((int(code) for code in codes if code.isdigit() and 400 <= int(code) < 600), None)
+        status = next((int(code) for code in codes if re.fullmatch("[45][0-9][0-9]", code)), None)
     kind = _kind(status, codes, message)
     error = kind(
         f"{message or 'the provider gave no reason'}" + (f" (HTTP {status})" if status else ""),
@@ -93,6 +99,38 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
     return error
 
 
+# What a server of ours answers with, by the first of these that the error is.
+_STATUS: tuple[tuple[type[SabirError], int], ...] = (
+    (AuthenticationError, 401),
+    (PermissionDeniedError, 403),
+    (NotFoundError, 404),
+    (RateLimitError, 429),
+    (OverloadedError, 503),
+    (BadRequestError, 400),
+    (ConfigurationError, 400),
+    (UnsupportedError, 400),
+    (DeadlineExceeded, 504),
+)
+
+
+def status_of(error: SabirError) -> int:
+    """The HTTP status that says an error best; the one it came with, if it has one."""
+    if error.status is not None and error.status >= 400:
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def failure_object(error: SabirError) -> tuple[int, bytes]:
+    """An error as status and body, in the shape of OpenAI's: `{"error": {"message", "type", "code", ...}}`."""
+    status = status_of(error)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    fields: dict[str, Any] = {"message": error.message, "type": kind, "param": None, "code": error.code}
+    if isinstance(error, ContextOverflowError):
+        fields["code"] = "context_length_exceeded"
+        fields.update(n_prompt_tokens=error.prompt_tokens, n_ctx=error.context_length)
+    return status, encode_json({"error": fields})
+
+
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The id under which the provider knows this request."""
     return next((headers[name] for name in _REQUEST_IDS if name in headers), None)
@@ -104,18 +142,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     A date is measured from the answer's own `date`, so that no clock is needed and none can be wrong.
     """
     try:
-        if (milliseconds := float(headers.get("retry-after-ms", "0"))) > 0:
+        if 0 < (milliseconds := float(headers.get("retry-after-ms", "0"))) < inf:
             return milliseconds / 1000
     except ValueError:
         pass
     value = headers.get("retry-after", "")
     try:
-        return max(0.0, float(value))
+        return max(0.0, seconds) if isfinite(seconds := float(value)) else None
     except ValueError:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds())
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -144,7 +182,7 @@ def _message(fields: dict[str, Any]) -> str:
 
 def _readable(text: str) -> str:
     if text.lstrip().startswith("<"):
-        text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text, flags=re.S | re.I)
+        text = re.sub(r"<(style|script).*?</\1>|<[^<>]*>", " ", text[:10_000], flags=re.S | re.I)
     return " ".join(text.split())[:300]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..messages import ProviderState
+from ..strict_json import is_array, is_object
 
 
 def difference(wire: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,3 +32,10 @@ def patched(ours: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
 def own_state(state: ProviderState | None, dialect: str) -> dict[str, Any]:
     """The value of a state that this dialect made; empty for anyone else's."""
     return state.value if state is not None and state.dialect == dialect else {}
+
+
+def without_nulls(value: Any) -> Any:
+    """A decoded value without the fields that are null, at any depth."""
+    if is_object(value):
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if is_array(value) else value

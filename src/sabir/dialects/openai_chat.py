@@ -6,14 +6,18 @@ servers differ, the difference is a field of `OpenAIChat`, and a row of the prov
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
+
+import msgspec
 
 from ..deltas import (
+    Assembler,
     Blob,
     Close,
     Count,
@@ -27,7 +31,15 @@ from ..deltas import (
     State,
     Text,
 )
-from ..errors import ProviderError, SabirError, ServerError, StreamInterrupted, StreamProtocolError, UnsupportedError
+from ..errors import (
+    BadRequestError,
+    ProviderError,
+    SabirError,
+    ServerError,
+    StreamInterrupted,
+    StreamProtocolError,
+    UnsupportedError,
+)
 from ..lowering import strict_schema
 from ..messages import (
     Audio,
@@ -35,7 +47,9 @@ from ..messages import (
     Image,
     Message,
     Part,
+    ProviderState,
     Refusal,
+    Role,
     ServerItem,
     Thinking,
     ToolCall,
@@ -43,11 +57,12 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import HttpRequest, Notice, Request, ToolSpec
-from ..strict_json import decode_json, encode_json, is_object
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
-from .failures import error_from_value, provider_error
+from .failures import error_from_value, failure_object, provider_error
+from .leftovers import difference, own_state, patched, without_nulls
 from .sse import EventStream
 
 NAME = "openai_chat"
@@ -86,10 +101,20 @@ _FINISH: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+_WIRE_FINISH: dict[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "refusal": "stop",
+}
 _THINKING_FIELDS = ("reasoning_content", "reasoning")
+_RANK = {"reasoning_content": 0, "reasoning": 0, "reasoning_details": 0, "content": 1, "annotations": 1, "refusal": 2}
 # What every chunk repeats; only what is not here, or comes first, is kept as state of the message.
 _PER_CHUNK = frozenset({"id", "model", "object", "created", "choices", "usage", "system_fingerprint", "obfuscation"})
+_READ_IN_HEAD = frozenset({"id", "model", "object", "choices", "usage", "obfuscation"})
 _IN_CHOICE = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
+_IN_CALL = frozenset({"index", "id", "type", "function", "custom"})
 _IN_MESSAGE = frozenset(
     {
         "role",
@@ -155,17 +180,48 @@ class OpenAIChat:
             raise ServerError(
                 f"the answer is no JSON: {error}", status=200, body=body[:10_000].decode("utf-8", "replace")
             ) from None
-        deltas = _WireReader()
-        found = deltas.read(value)
-        if not mapping_of(value).get("choices"):
+        reader = _WireReader()
+        deltas = reader.read(value)
+        if not any(is_object(choice) for choice in list_of(mapping_of(value).get("choices"))):
             raise StreamProtocolError("the answer has no choices", body=body[:10_000].decode("utf-8", "replace"))
-        return [*found, *deltas.close()]
+        deltas.extend(reader.close())
+        return [*deltas, State(None, _leftovers(value, deltas))]
 
     def decoder(self) -> ChatDecoder:
         return ChatDecoder()
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         return provider_error(status, headers, body)
+
+    def decode_request(self, body: bytes) -> Request:
+        try:
+            value = decode_json(body)
+        except ValueError as error:
+            raise BadRequestError(f"the body is no JSON: {error}", status=400) from None
+        if not is_object(value):
+            raise BadRequestError("the body is no JSON object", status=400)
+        return _RequestReader(self).read(value)
+
+    def encode_response(self, response: Response[Any]) -> bytes:
+        messages = response.choices or (response.message,)
+        # Of other choices than the first, the reason stands in what the wire said of them.
+        finishes = [response.finish_reason, *cast("list[FinishReason]", ["unknown"] * len(messages))]
+        object_ = _answer_object(messages, finishes, response.usage, response.model)
+        return encode_json(_with_leftovers(object_, response.message))
+
+    def encoder(self) -> ChatEncoder:
+        return ChatEncoder()
+
+    def encode_error(self, error: SabirError) -> tuple[int, bytes]:
+        return failure_object(error)
+
+    def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Null is the same as absent; nothing else is."""
+        canonical: dict[str, Any] = without_nulls(body)
+        return canonical
+
+    def canonical_request(self, body: dict[str, Any]) -> dict[str, Any]:
+        return _canonical_request(body, self.limit)
 
 
 class _BodyEncoder:
@@ -174,7 +230,7 @@ class _BodyEncoder:
         self.notices: list[Notice] = []
 
     def body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": request.model, "messages": list(self._messages(request.messages))}
+        body: dict[str, Any] = {"model": request.model, "messages": list(self.messages(request.messages))}
         if request.stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
@@ -184,7 +240,7 @@ class _BodyEncoder:
             if isinstance(verdict, Unsupported):
                 self.notices.append(Notice("unsupported", parameter, f"{parameter} was not sent: {verdict}"))
             else:
-                body[verdict] = value
+                body[verdict] = list(value) if parameter == "stop" else value
         if request.max_tokens is not None:
             body[self._dialect.limit] = request.max_tokens
         if request.tools:
@@ -194,6 +250,7 @@ class _BodyEncoder:
         if request.schema is not None:
             body["response_format"] = self._response_format(request)
         self._think(request, body)
+        body = patched(body, self._own(request.state, "request"))
         body.update(request.extra)
         return body
 
@@ -252,25 +309,37 @@ class _BodyEncoder:
         if not isinstance(asked, bool):
             self.notices.append(Notice("emulated", "thinking", f"thinking={asked!r} was approximated: {how}"))
 
-    def _messages(self, messages: Iterable[Message]) -> Iterable[dict[str, Any]]:
+    def messages(self, messages: Iterable[Message]) -> Iterable[dict[str, Any]]:
         for message in messages:
             match message.role:
                 case "assistant":
-                    yield self._assistant(message)
+                    yield patched(self._assistant(message), self._own(message.state, "message"))
                 case "tool":
                     yield from (self._tool_result(part) for part in message.parts if isinstance(part, ToolResult))
                 case "system" | "user":
                     content = self._content(message.parts, message.role)
-                    yield {"role": message.role, "content": content, **({"name": message.name} if message.name else {})}
+                    name = {"name": message.name} if message.name else {}
+                    encoded = {"role": message.role, "content": content, **name}
+                    yield patched(encoded, self._own(message.state, "message"))
 
     def _content(self, parts: Iterable[Part], role: str) -> str | list[dict[str, Any]]:
-        encoded = [self._block(part, role) for part in parts]
-        if len(encoded) == 1 and encoded[0]["type"] == "text":
+        encoded = [patched(self.block(part, role), self._own(part.state, "part")) for part in parts]
+        if len(encoded) == 1 and encoded[0].keys() == {"type", "text"}:
             return str(encoded[0]["text"])
         return encoded
 
-    def _block(self, part: Part, role: str) -> dict[str, Any]:
+    def _own(self, state: ProviderState | None, what: str) -> dict[str, Any]:
+        """What the wire said beyond our words; someone else's is left out, and said to be."""
+        if state is not None and state.dialect != NAME and "set" in mapping_of(state.value):
+            names = ", ".join(mapping_of(state.value["set"]))
+            message = f"what only {state.dialect} knows was left out of a {what}: {names}"
+            self.notices.append(Notice("dropped", what, message))
+        return own_state(state, NAME)
+
+    def block(self, part: Part, role: str = "user") -> dict[str, Any]:
         match part:
+            case ServerItem() if part.state is not None and part.state.dialect == NAME:
+                return {"type": part.kind}
             case TextPart():
                 return {"type": "text", "text": part.text}
             case Value():
@@ -285,10 +354,9 @@ class _BodyEncoder:
                 return {"type": "input_audio", "input_audio": {"data": b64encode(data).decode(), "format": kind}}
             case File(id=str() as file_id):
                 return {"type": "file", "file": {"file_id": file_id}}
-            case File(data=bytes()):
-                name = part.name or "document.pdf"
+            case File(data=bytes()) | File(url=str()):
                 address = _address(part, "application/pdf")
-                return {"type": "file", "file": {"filename": name, "file_data": address}}
+                return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": address}}
             case _:
                 raise UnsupportedError(
                     f"chat completions has no place for a {type(part).__name__} part in a {role} message"
@@ -321,7 +389,7 @@ class _BodyEncoder:
             self._drop(part, "only the server that made it can use it")
             return
         field = mapping_of(part.state.value).get("field", _THINKING_FIELDS[0])
-        if part.text:
+        if part.text and field in _THINKING_FIELDS:
             encoded[field] = encoded.get(field, "") + part.text
         if part.notes:
             encoded["reasoning_details"] = [*encoded.get("reasoning_details", ()), *part.notes]
@@ -331,9 +399,500 @@ class _BodyEncoder:
         self.notices.append(Notice("dropped", kind, f"a {kind} part of the history was left out: {reason}"))
 
     def _tool_result(self, part: ToolResult) -> dict[str, Any]:
-        if any(isinstance(item, Image) for item in part.content):
-            raise UnsupportedError(f"chat completions cannot show the image that the tool {part.name!r} returned")
-        return {"role": "tool", "tool_call_id": part.call_id, "content": part.text}
+        encoded: dict[str, Any] = {"role": "tool", "tool_call_id": part.call_id}
+        encoded["content"] = self._content(part.content, "tool") if part.content else ""
+        return patched(encoded, self._own(part.state, "tool result"))
+
+
+class _RequestReader:
+    """Reads a client's request, strictly; keeps what it does not understand on the nearest value."""
+
+    def __init__(self, dialect: OpenAIChat) -> None:
+        self._dialect = dialect
+        self._encoder = _BodyEncoder(dialect)
+        self._names: dict[str | None, str] = {}
+
+    def read(self, body: dict[str, Any]) -> Request:
+        wire = _canonical_request(body, self._dialect.limit)
+        # Some servers have the model in their address.
+        if not isinstance(model := wire.get("model", ""), str):
+            raise _refused("model", "a string is wanted")
+        if not is_array(wire.get("messages")) or not wire["messages"]:
+            raise _refused("messages", "a list of at least one message is wanted")
+        request = Request(
+            model=model,
+            messages=self._messages(wire["messages"]),
+            tools=tuple(_read_tool(tool, f"tools[{at}]") for at, tool in enumerate(list_of(wire.get("tools")))),
+            stream=wire.get("stream") is True,
+            schema=_read_schema(wire.get("response_format")),
+            **self._options(wire),
+        )
+        ours = self._encoder.body(request)
+        apart = ("messages", "tools")
+        patch = difference(
+            {name: value for name, value in wire.items() if name not in apart or name not in ours},
+            {name: value for name, value in ours.items() if name not in apart},
+        )
+        return msgspec.structs.replace(request, state=ProviderState(NAME, patch) if patch else None)
+
+    def _options(self, wire: dict[str, Any]) -> dict[str, Any]:
+        names = {verdict: name for name, verdict in self._dialect.parameters.items() if verdict in wire}
+        options = {name: wire[verdict] for verdict, name in names.items() if not isinstance(verdict, Unsupported)}
+        options["max_tokens"] = wire.get(self._dialect.limit)
+        choice = wire.get("tool_choice")
+        named = text_of(mapping_of(mapping_of(choice).get("function")).get("name"))
+        options["tool_choice"] = choice if choice in ("auto", "none", "required") else named
+        if self._dialect.thinking == "effort" and wire.get("reasoning_effort") in get_args(Effort):
+            options["thinking"] = wire["reasoning_effort"]
+        elif self._dialect.thinking == "template":
+            options["thinking"] = mapping_of(wire.get("chat_template_kwargs")).get("enable_thinking")
+        try:
+            msgspec.convert({name: value for name, value in options.items() if value is not None}, Options)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `$.")
+            raise _refused(where.rstrip("`"), what) from None
+        if options.get("stop") is not None:
+            options["stop"] = tuple(options["stop"])
+        return options
+
+    def _messages(self, wire: list[Any]) -> tuple[Message, ...]:
+        messages: list[Message] = []
+        for at, item in enumerate(wire):
+            where = f"messages[{at}]"
+            if not is_object(item):
+                raise _refused(where, "an object is wanted")
+            if item.get("role") in ("tool", "function"):
+                result = self._tool_result(item, where)
+                # The results of one round are one message of ours.
+                if messages and messages[-1].role == "tool":
+                    messages[-1] = msgspec.structs.replace(messages[-1], parts=(*messages[-1].parts, result))
+                else:
+                    messages.append(Message("tool", (result,)))
+            else:
+                messages.append(self._message(item, where))
+        return tuple(messages)
+
+    def _message(self, wire: dict[str, Any], where: str) -> Message:
+        role = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}.get(
+            str(wire.get("role"))
+        )
+        if role is None:
+            raise _refused(f"{where}.role", f"there is no role {wire.get('role')!r}")
+        content = self._parts(wire.get("content"), f"{where}.content")
+        if role == "assistant":
+            parts = (*self._thinking(wire), *content, *self._refusal(wire), *self._calls(wire, where))
+            message = Message("assistant", parts)
+        else:
+            if "content" not in wire:
+                raise _refused(f"{where}.content", "a text or a list of parts is wanted")
+            message = Message(cast("Role", role), content, name=text_of(wire.get("name")))
+        (ours,) = self._encoder.messages((message,))
+        patch = difference(wire, ours)
+        return msgspec.structs.replace(message, state=ProviderState(NAME, patch)) if patch else message
+
+    def _parts(self, content: Any, where: str) -> tuple[Part, ...]:
+        if content is None:
+            return ()
+        if isinstance(content, str):
+            return (TextPart(text=content),)
+        if not is_array(content):
+            raise _refused(where, "a text or a list of parts is wanted")
+        return tuple(self._part(block, f"{where}[{at}]") for at, block in enumerate(content))
+
+    def _part(self, block: Any, where: str) -> Part:
+        if not is_object(block) or not isinstance(block.get("type"), str):
+            raise _refused(f"{where}.type", "a part with a type is wanted")
+        part = _read_block(block, where)
+        patch = difference(block, self._encoder.block(part))
+        return msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
+
+    def _thinking(self, wire: dict[str, Any]) -> Iterable[Part]:
+        notes = tuple(list_of(wire.get("reasoning_details")))
+        for name in _THINKING_FIELDS:
+            if isinstance(wire.get(name), str):
+                yield Thinking(text=wire[name], notes=notes, state=ProviderState(NAME, {"field": name}))
+                return
+        if notes:
+            yield Thinking(text="", notes=notes, state=ProviderState(NAME, {"field": _THINKING_FIELDS[1]}))
+
+    def _refusal(self, wire: dict[str, Any]) -> Iterable[Part]:
+        if isinstance(wire.get("refusal"), str):
+            yield Refusal(text=wire["refusal"])
+
+    def _calls(self, wire: dict[str, Any], where: str) -> Iterable[Part]:
+        for at, call in enumerate(list_of(wire.get("tool_calls"))):
+            function = mapping_of(mapping_of(call).get("function")) or mapping_of(mapping_of(call).get("custom"))
+            name = text_of(function.get("name"))
+            if name is None:
+                raise _refused(f"{where}.tool_calls[{at}].function.name", "the name of a tool is wanted")
+            arguments = function.get("arguments", function.get("input"))
+            text = arguments if isinstance(arguments, str) else encode_json(arguments or {}).decode()
+            part = ToolCall(name=name, input=text, id=text_of(call.get("id")))
+            self._names[part.id] = name
+            patch = difference(call, _call(part))
+            yield msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
+
+    def _tool_result(self, wire: dict[str, Any], where: str) -> ToolResult:
+        call_id = text_of(wire.get("tool_call_id"))
+        if call_id is None and wire["role"] == "tool":
+            raise _refused(f"{where}.tool_call_id", "the id of a call is wanted")
+        name = self._names.get(call_id) or text_of(wire.get("name")) or ""
+        content = self._parts(wire.get("content"), f"{where}.content")
+        result = ToolResult(call_id=call_id, name=name, content=cast("tuple[TextPart, ...]", content))
+        (ours,) = self._encoder.messages((Message("tool", (result,)),))
+        patch = difference(wire, ours)
+        return msgspec.structs.replace(result, state=ProviderState(NAME, patch)) if patch else result
+
+
+def _refused(where: str, what: str) -> BadRequestError:
+    return BadRequestError(f"{where}: {what}", status=400, code="invalid_request_error")
+
+
+def _read_tool(wire: Any, where: str) -> ToolSpec:
+    function = mapping_of(mapping_of(wire).get("function"))
+    if not is_object(wire) or (wire.get("type", "function") == "function" and not text_of(function.get("name"))):
+        raise _refused(f"{where}.function.name", "a tool with a name is wanted")
+    if not function:
+        # A tool that the provider runs, or a custom one: kept whole, as it has no schema that we know.
+        name = text_of(mapping_of(wire.get("custom")).get("name")) or str(wire.get("type"))
+        return ToolSpec(name, state=ProviderState(NAME, {"set": wire, "unset": ["function"]}))
+    parameters = function.get("parameters")
+    description = text_of(function.get("description")) or ""
+    tool = ToolSpec(function["name"], description, parameters if is_object(parameters) else {})
+    patch = difference(function, _tool(tool)["function"])
+    return msgspec.structs.replace(tool, state=ProviderState(NAME, patch)) if patch else tool
+
+
+def _read_schema(wire: Any) -> OutputSchema | None:
+    named = mapping_of(mapping_of(wire).get("json_schema"))
+    schema = named.get("schema")
+    return OutputSchema(text_of(named.get("name")) or "answer", schema) if is_object(schema) else None
+
+
+def _read_block(block: dict[str, Any], where: str) -> Part:
+    match block["type"]:
+        case "text" if isinstance(block.get("text"), str):
+            return TextPart(text=block["text"])
+        case "refusal" if isinstance(block.get("refusal"), str):
+            return ServerItem(kind="refusal", state=ProviderState(NAME, {}))
+        case "image_url" if isinstance(url := mapping_of(block.get("image_url")).get("url"), str):
+            detail = text_of(block["image_url"].get("detail"))
+            kind, data = _read_data_url(url)
+            return Image(data=data, media_type=kind, detail=detail) if data else Image(url=url, detail=detail)
+        case "input_audio" if isinstance(data := mapping_of(block.get("input_audio")).get("data"), str):
+            kind = {"wav": "audio/wav", "mp3": "audio/mpeg"}.get(str(block["input_audio"].get("format")))
+            if kind is not None and (decoded := _from_base64(data)) is not None:
+                return Audio(data=decoded, media_type=kind)
+        case "file" if isinstance(file := block.get("file"), dict):
+            return _read_file(file) or ServerItem(kind="file", state=ProviderState(NAME, {}))
+        case "text" | "image_url":
+            raise _refused(where, f"a {block['type']} part without its {block['type']}")
+        case _:
+            pass
+    return ServerItem(kind=block["type"], state=ProviderState(NAME, {}))
+
+
+def _read_file(file: dict[str, Any]) -> Part | None:
+    if file_id := text_of(file.get("file_id")):
+        return File(id=file_id)
+    address, name = text_of(file.get("file_data")), text_of(file.get("filename"))
+    if address is None:
+        return None
+    kind, data = _read_data_url(address)
+    return File(data=data, media_type=kind, name=name) if data else File(url=address, name=name)
+
+
+def _read_data_url(url: str) -> tuple[str | None, bytes | None]:
+    """The type and bytes of a plain base64 data URL; nothing for one that could not be written back the same."""
+    if (found := re.fullmatch(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/=]+)", url)) is None:
+        return None, None
+    return found[1], _from_base64(found[2])
+
+
+def _from_base64(text: str) -> bytes | None:
+    try:
+        data = b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return data if b64encode(data).decode() == text else None
+
+
+# The equivalences of requests. Everything else is kept as it is said.
+#   absent = null
+#   one plain text block = its text
+#   max_tokens = max_completion_tokens, where only one is there: servers know one or the other
+#   a stop string = a list of it
+#   stream: false = absent
+#   arguments given as an object = their JSON text is no equivalence: the object is kept
+
+
+def _canonical_request(body: dict[str, Any], limit: str) -> dict[str, Any]:
+    wire: dict[str, Any] = without_nulls(body)
+    limits = [name for name in ("max_tokens", "max_completion_tokens") if name in wire]
+    if len(limits) == 1:
+        wire[limit] = wire.pop(limits[0])
+    if isinstance(wire.get("stop"), str):
+        wire["stop"] = [wire["stop"]]
+    if wire.get("stream") is False:
+        del wire["stream"]
+    if is_array(messages := wire.get("messages")):
+        wire["messages"] = [_canonical_message(message) for message in messages]
+    return wire
+
+
+def _canonical_message(message: Any) -> Any:
+    if not is_object(message) or not is_array(content := message.get("content")):
+        return message
+    if len(content) == 1 and is_object(content[0]) and content[0].keys() == {"type", "text"}:
+        return {**message, "content": content[0]["text"]}
+    return message
+
+
+def _answer_object(
+    messages: Sequence[Message], finishes: Sequence[FinishReason], usage: Usage, model: str | None
+) -> dict[str, Any]:
+    """What we understand of an answer, as its wire object."""
+    answer: dict[str, Any] = {"object": "chat.completion", "model": model, "choices": []}
+    if messages[0].id is not None:
+        answer["id"] = messages[0].id
+    for number, message in enumerate(messages):
+        choice: dict[str, Any] = {"index": number, "message": _answer_message(message)}
+        if (reason := _WIRE_FINISH.get(finishes[number])) is not None:
+            choice["finish_reason"] = reason
+        logprobs = [note["logprob"] for note in _notes(message) if "logprob" in mapping_of(note)]
+        if logprobs:
+            choice["logprobs"] = {"content": logprobs}
+        answer["choices"].append(choice)
+    if usage != Usage():
+        answer["usage"] = usage_object(usage)
+    return answer
+
+
+def _answer_message(message: Message) -> dict[str, Any]:
+    encoded: dict[str, Any] = {"role": "assistant"}
+    texts = [part.text for part in message.parts if isinstance(part, TextPart)]
+    if texts:
+        encoded["content"] = "".join(texts)
+    annotations = [note for note in _notes(message) if "logprob" not in mapping_of(note)]
+    if annotations:
+        encoded["annotations"] = annotations
+    calls: list[dict[str, Any]] = []
+    for part in message.parts:
+        match part:
+            case Thinking():
+                _add_thinking(part, encoded)
+            case Refusal():
+                encoded["refusal"] = part.text
+            case ToolCall() if own_state(part.state, NAME).get("form") == "function_call":
+                encoded["function_call"] = {"name": part.name, "arguments": part.input}
+            case ToolCall():
+                calls.append(_call(part))
+            case Audio():
+                encoded["audio"] = _answer_audio(part)
+            case _:
+                pass
+    if calls:
+        encoded["tool_calls"] = calls
+    return encoded
+
+
+def _answer_audio(part: Audio) -> dict[str, Any]:
+    state = own_state(part.state, NAME)
+    audio = {"id": part.id, "transcript": part.transcript, "expires_at": state.get("expires_at")}
+    data = b64encode(part.data).decode() if part.data else None
+    return {name: value for name, value in {**audio, "data": data}.items() if value is not None}
+
+
+def _add_thinking(part: Thinking, encoded: dict[str, Any]) -> None:
+    field = own_state(part.state, NAME).get("field", _THINKING_FIELDS[0])
+    if part.text and field in _THINKING_FIELDS:
+        encoded[field] = encoded.get(field, "") + part.text
+    if part.notes:
+        encoded["reasoning_details"] = [*encoded.get("reasoning_details", ()), *part.notes]
+
+
+def _notes(message: Message) -> list[Any]:
+    return [note for part in message.parts if isinstance(part, TextPart) for note in part.notes]
+
+
+def _leftovers(value: dict[str, Any], deltas: Iterable[Delta]) -> dict[str, Any]:
+    """What a whole answer says beyond what its deltas sum to, by the place where it says it."""
+    sum_ = Assembler(NAME)
+    for delta in deltas:
+        sum_.add(delta)
+    messages = sum_.choices
+    # A `Response` has the reason of its first choice; those of others stand in what the wire said of them.
+    first = sum_.finishes[0].reason if 0 in sum_.finishes else "unknown"
+    finishes = [first, *cast("list[FinishReason]", ["unknown"] * len(messages))]
+    ours = _answer_object(messages, finishes, sum_.usage, sum_.model)
+    found: dict[str, Any] = {}
+    theirs = {name: item for name, item in value.items() if name not in ("choices", "usage")}
+    found["answer"] = difference(
+        theirs, {name: item for name, item in ours.items() if name not in ("choices", "usage")}
+    )
+    found["usage"] = difference(mapping_of(value.get("usage")), ours.get("usage", {}))
+    choices = list_of(value.get("choices"))
+    if len(choices) != len(messages) or not all(is_object(choice) for choice in choices):
+        found["answer"] = {"set": {**found["answer"].get("set", {}), "choices": choices}}
+    else:
+        for number, (choice, mine) in enumerate(zip(choices, ours["choices"], strict=True)):
+            message = mine.pop("message")
+            found[f"choices.{number}"] = difference({**choice, "message": None}, mine)
+            found[f"choices.{number}.message"] = difference(mapping_of(choice.get("message")), message)
+    return {place: patch for place, patch in found.items() if patch or place in sum_.state}
+
+
+def _with_leftovers(answer: dict[str, Any], message: Message) -> dict[str, Any]:
+    """The wire object with what else its maker said."""
+    state = own_state(message.state, NAME)
+    for number, choice in enumerate(answer["choices"]):
+        said = patched(choice["message"], state.get(f"choices.{number}.message", {}))
+        answer["choices"][number] = {**patched(choice, state.get(f"choices.{number}", {})), "message": said}
+    if usage := patched(answer.get("usage", {}), state.get("usage", {})):
+        answer["usage"] = usage
+    return patched(answer, state.get("answer", {}))
+
+
+class ChatEncoder:
+    """Turns the deltas of one answer into a stream of server-sent events."""
+
+    def __init__(self) -> None:
+        self._common: dict[str, Any] = {"object": "chat.completion.chunk"}
+        self._openings: list[Open] = []
+        self._fields: dict[int, str] = {}
+        self._calls: dict[int, int] = {}
+        self._usage: Usage | None = None
+        self._leftovers: dict[str, Any] = {}
+        self._has_begun: set[int] = set()
+        self._said: dict[str, Any] = {}
+
+    def feed(self, delta: Delta) -> bytes:
+        match delta:
+            case Head():
+                known = {"id": delta.id, "model": delta.model}
+                self._common.update({name: value for name, value in known.items() if value is not None})
+                return b""
+            case Open():
+                return self._open(delta)
+            case Text():
+                return self._text(delta)
+            case Blob():
+                return self._chunk(delta.part, {"audio": {"data": b64encode(delta.data).decode()}})
+            case Note():
+                return self._note(delta)
+            case State():
+                return self._state(delta)
+            case Count():
+                self._usage = delta.usage if self._usage is None else self._usage.updated(delta.usage)
+                return b""
+            case Finish():
+                place = self._leftovers.get(f"choices.{delta.choice}", {})
+                choice: dict[str, Any] = {"index": delta.choice, "delta": {}}
+                choice["finish_reason"] = _WIRE_FINISH.get(delta.reason, delta.raw or "stop")
+                return self._event({"choices": [patched(choice, place)]})
+            case Close() | Event():
+                return b""
+
+    def fail(self, error: SabirError) -> bytes:
+        return b"data: " + failure_object(error)[1] + b"\n\n"
+
+    def close(self) -> bytes:
+        end = b""
+        if self._usage is not None:
+            usage = patched(usage_object(self._usage), self._leftovers.get("usage", {}))
+            end = self._event({"choices": [], "usage": usage})
+        return end + b"data: [DONE]\n\n"
+
+    def _open(self, delta: Open) -> bytes:
+        self._openings.append(delta)
+        state = delta.state or {}
+        self._fields[delta.part] = state.get("field", _THINKING_FIELDS[0])
+        if delta.kind == "audio":
+            return self._chunk(delta.part, {"audio": {"id": delta.id}})
+        if delta.kind != "call":
+            return b""
+        index = self._calls[delta.part] = sum(
+            opening.kind == "call" and opening.choice == delta.choice for opening in self._openings[:-1]
+        )
+        function = {"name": delta.name, "arguments": ""}
+        if state.get("form") == "function_call":
+            return self._chunk(delta.part, {"function_call": function})
+        call = {"index": index, "id": delta.id, "type": "function", "function": function}
+        if state.get("form") == "custom":
+            call = {"index": index, "id": delta.id, "type": "custom", "custom": {"name": delta.name, "input": ""}}
+        return self._chunk(delta.part, {"tool_calls": [{**call, **state.get("set", {})}]})
+
+    def _text(self, delta: Text) -> bytes:
+        opening = self._openings[delta.part]
+        match opening.kind:
+            case "text":
+                return self._chunk(delta.part, {"content": delta.text})
+            case "thinking":
+                field = self._fields[delta.part]
+                return self._chunk(delta.part, {field: delta.text}) if field in _THINKING_FIELDS else b""
+            case "refusal":
+                return self._chunk(delta.part, {"refusal": delta.text})
+            case "audio":
+                return self._chunk(delta.part, {"audio": {"transcript": delta.text}})
+            case "call":
+                return self._arguments(opening, delta.text)
+            case "image" | "file" | "server":
+                return b""
+
+    def _arguments(self, opening: Open, text: str) -> bytes:
+        match (opening.state or {}).get("form"):
+            case "function_call":
+                return self._chunk(opening.part, {"function_call": {"arguments": text}})
+            case "custom":
+                call: dict[str, Any] = {"custom": {"input": text}}
+            case _:
+                call = {"function": {"arguments": text}}
+        return self._chunk(opening.part, {"tool_calls": [{"index": self._calls[opening.part], **call}]})
+
+    def _note(self, delta: Note) -> bytes:
+        opening = self._openings[delta.part]
+        if opening.kind == "thinking":
+            return self._chunk(delta.part, {"reasoning_details": [delta.value]})
+        if "logprob" not in mapping_of(delta.value):
+            return self._chunk(delta.part, {"annotations": [delta.value]})
+        logprobs = {"content": [delta.value["logprob"]]}
+        return self._event({"choices": [{"index": opening.choice, "delta": {}, "logprobs": logprobs}]})
+
+    def _state(self, delta: State) -> bytes:
+        if delta.part is None:
+            self._leftovers.update(delta.patch)
+            return b"".join(self._leftover(place, mapping_of(patch)) for place, patch in delta.patch.items())
+        if "field" in delta.patch:
+            self._fields[delta.part] = delta.patch["field"]
+        if "expires_at" in delta.patch:
+            return self._chunk(delta.part, {"audio": {"expires_at": delta.patch["expires_at"]}})
+        if delta.part in self._calls and (delta.id or delta.name):
+            call = {"index": self._calls[delta.part], "id": delta.id, "function": {"name": delta.name}}
+            return self._chunk(delta.part, {"tool_calls": [call]})
+        return b""
+
+    def _leftover(self, place: str, patch: dict[str, Any]) -> bytes:
+        said = patch.get("set", {})
+        if place == "answer":
+            self._common.update({name: value for name, value in said.items() if name in _PER_CHUNK})
+            fresh = {
+                name: value for name, value in said.items() if name not in _PER_CHUNK and self._said.get(name) != value
+            }
+            self._said.update(fresh)
+            return self._event({"choices": [], **fresh}) if fresh else b""
+        if place.endswith(".message"):
+            return self._event({"choices": [{"index": int(place.split(".")[1]), "delta": said}]})
+        return b""
+
+    def _chunk(self, part: int, delta: dict[str, Any]) -> bytes:
+        number = self._openings[part].choice
+        if number not in self._has_begun:
+            self._has_begun.add(number)
+            delta = {"role": "assistant", **delta}
+        return self._event({"choices": [{"index": number, "delta": delta, "finish_reason": None}]})
+
+    def _event(self, chunk: dict[str, Any]) -> bytes:
+        return b"data: " + encode_json({**self._common, **chunk}) + b"\n\n"
 
 
 class ChatDecoder:
@@ -352,10 +911,12 @@ class ChatDecoder:
     def feed(self, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         try:
-            for _, payload in self._stream.feed(data):
+            for event, payload in self._stream.feed(data):
                 if payload == b"[DONE]":
                     self._done = True
                 elif not self._done and not payload.isspace() and payload:
+                    if event == b"error":
+                        raise provider_error(None, {}, payload)
                     self._reader.read_into(_chunk(payload), deltas)
         except SabirError as error:
             self._failure = error
@@ -378,20 +939,41 @@ class ChatDecoder:
 class _Slot:
     """One tool call being streamed."""
 
-    __slots__ = ("id", "name", "part", "pieces")
+    __slots__ = ("_last", "_pieces", "_whole", "id", "index", "name", "part")
 
-    def __init__(self, part: int, call_id: str | None, name: str | None) -> None:
+    def __init__(self, part: int, index: int | str | None, call_id: str | None, name: str | None) -> None:
         self.part = part
+        self.index = index
         self.id = call_id
         self.name = name
-        self.pieces: list[str] = []
+        self._pieces: list[str] = []
+        self._last = ""
+        self._whole = False
+
+    def add(self, text: str) -> None:
+        """Add to the arguments.
+
+        Raises:
+            StreamProtocolError: they are complete, and this begins another call's.
+        """
+        if text.lstrip().startswith("{") and self.is_complete():
+            raise StreamProtocolError(f"more arguments came for the call of {self.name!r}, whose own are complete")
+        self._pieces.append(text)
+        self._last = text.rstrip()[-1:] or self._last
 
     def is_complete(self) -> bool:
         """Whether the arguments so far are a whole JSON object, so that more of them cannot follow."""
-        try:
-            return isinstance(decode_json("".join(self.pieces)), dict)
-        except ValueError:
-            return False
+        if not self._whole and self._last == "}":
+            try:
+                self._whole = is_object(decode_json("".join(self._pieces)))
+            except ValueError:
+                pass
+        return self._whole
+
+    def could_claim(self, call_id: str | None, name: str | None) -> bool:
+        """Whether a fragment that says no more than this of its call may be one of this call's."""
+        unnamed = call_id is None or self.id is None
+        return unnamed and (name is None or self.name in (None, name)) and not self.is_complete()
 
 
 class _WireReader:
@@ -400,18 +982,21 @@ class _WireReader:
     def __init__(self) -> None:
         self._parts = 0
         self._open: dict[tuple[int, str], int] = {}
+        self._begun: set[int] = set()
+        self._thinking: dict[int, str] = {}
         self._calls: dict[int, list[_Slot]] = {}
-        self._by_index: dict[tuple[int, Any], _Slot] = {}
+        self._by_index: dict[tuple[int, int | str], _Slot] = {}
+        self._by_id: dict[tuple[int, str], _Slot] = {}
         self._halves: dict[int, str] = {}
         self._head: tuple[Any, Any] | None = None
         self._finishes: dict[int, Finish] = {}
         self._refused: set[int] = set()
+        self._leftovers: dict[str, dict[str, Any]] = {}
 
     @property
     def is_finished(self) -> bool:
         """Whether every answer that began has told its finish reason."""
-        choices = {choice for choice, _ in self._open} | set(self._calls)
-        return bool(self._finishes) and choices <= set(self._finishes)
+        return bool(self._finishes) and self._begun <= self._finishes.keys()
 
     def read(self, value: Any) -> list[Delta]:
         deltas: list[Delta] = []
@@ -420,25 +1005,30 @@ class _WireReader:
 
     def read_into(self, value: Any, deltas: list[Delta]) -> None:
         if not is_object(value):
-            raise StreamProtocolError(f"a chunk of the answer is no JSON object: {str(value)[:80]}")
-        if value.get("error"):
+            raise StreamProtocolError(f"a chunk of the answer is no JSON object but a {type(value).__name__}")
+        # vLLM's error has no `error` in it: {"object": "error", "message": ..., "code": 400}.
+        if value.get("error") or value.get("object") == "error":
             raise error_from_value(None, {}, value, encode_json(value).decode())
         if (value.get("id"), value.get("model")) != self._head:
             self._read_head(value, deltas)
         elif len(value.keys() - _PER_CHUNK):
-            self._read_extras(value, deltas)
+            self._keep("answer", value, _PER_CHUNK)
         choices = value.get("choices")
         if choices:
-            for choice in list_of(choices):
+            for position, choice in enumerate(list_of(choices)):
                 if is_object(choice):
-                    self._read_choice(choice, deltas)
+                    self._read_choice(choice, position, deltas)
         elif choices is None and "usage" not in value:
             deltas.append(Event(value))
         if is_object(usage := value.get("usage")):
-            deltas.append(Count(usage_from(usage)))
+            counted = usage_from(usage)
+            deltas.append(Count(counted))
+            if patch := difference(usage, usage_object(counted)):
+                self._leftovers["usage"] = patch
 
     def close(self) -> list[Delta]:
-        deltas: list[Delta] = [Text(part, half) for part, half in self._halves.items()]
+        deltas: list[Delta] = [State(None, self._leftovers)] if self._leftovers else []
+        deltas.extend(Text(part, half) for part, half in self._halves.items())
         deltas.extend(Close(part) for part in range(self._parts))
         for choice, finish in self._finishes.items():
             if choice in self._refused and finish.reason == "stop":
@@ -447,28 +1037,37 @@ class _WireReader:
         return deltas
 
     def _read_head(self, value: dict[str, Any], deltas: list[Delta]) -> None:
-        first = self._head is None
+        skip = _READ_IN_HEAD if self._head is None else _PER_CHUNK
         self._head = (value.get("id"), value.get("model"))
-        skip = {"id", "model", "choices", "usage", "obfuscation"} if first else _PER_CHUNK
-        state = {key: item for key, item in value.items() if key not in skip and item is not None}
-        deltas.append(Head(text_of(value.get("id")), text_of(value.get("model")), state or None))
+        deltas.append(Head(text_of(value.get("id")), text_of(value.get("model"))))
+        self._keep("answer", value, skip)
+        if "answer" in self._leftovers:
+            deltas.append(State(None, {"answer": {"set": dict(self._leftovers["answer"]["set"])}}))
 
-    def _read_extras(self, value: dict[str, Any], deltas: list[Delta]) -> None:
-        state = {key: item for key, item in value.items() if key not in _PER_CHUNK and item is not None}
-        if state:
-            deltas.append(Head(state=state))
+    def _keep(self, place: str, value: dict[str, Any], known: frozenset[str]) -> None:
+        """Keep what a wire object says beyond the fields we know; later chunks replace what earlier ones said."""
+        for name, item in value.items():
+            if name not in known and item is not None:
+                self._leftovers.setdefault(place, {"set": {}})["set"][name] = item
 
-    def _read_choice(self, choice: dict[str, Any], deltas: list[Delta]) -> None:
-        number = count_of(choice.get("index")) or 0
+    def _read_choice(self, choice: dict[str, Any], position: int, deltas: list[Delta]) -> None:
+        index = count_of(choice.get("index"))
+        number = position if index is None else index
+        self._begun.add(number)
         message = choice.get("delta")
-        if message is None:
-            message = choice.get("message")
+        if message is None and is_object(message := choice.get("message")):
+            # The fields of a whole message stand in any order; what a stream would have sent first comes first.
+            message = dict(sorted(message.items(), key=lambda item: _RANK.get(item[0], len(_RANK))))
         if is_object(message):
             self._read_message(number, message, deltas)
         logprobs = mapping_of(choice.get("logprobs"))
         for entry in list_of(logprobs.get("content")):
             deltas.append(Note(self._part(number, "content", "text", deltas), {"logprob": entry}))
+        if len(choice.keys() - _IN_CHOICE):
+            self._keep(f"choices.{number}", choice, _IN_CHOICE)
         if reason := text_of(choice.get("finish_reason")):
+            if number > 0 or _WIRE_FINISH.get(_FINISH.get(reason, "unknown")) != reason:
+                self._keep(f"choices.{number}", {"finish_reason": reason}, frozenset())
             detail = {key: item for key, item in choice.items() if key not in _IN_CHOICE and item is not None}
             self._finishes[number] = Finish(_FINISH.get(reason, "unknown"), number, reason, detail or None)
 
@@ -481,11 +1080,11 @@ class _WireReader:
                     self._read_content(number, value, deltas)
                 case "reasoning_content" | "reasoning":
                     # Some servers send the same thinking under both names; the first to come is kept.
-                    other = "reasoning" if name == "reasoning_content" else "reasoning_content"
-                    if isinstance(value, str) and (number, other) not in self._open:
-                        self._text(self._part(number, name, "thinking", deltas, {"field": name}), value, deltas)
+                    if isinstance(value, str):
+                        self._think(number, name, value, deltas)
                 case "reasoning_details":
-                    self._read_details(number, value, deltas)
+                    is_repeated = any(text_of(message.get(field)) for field in _THINKING_FIELDS)
+                    self._read_details(number, value, is_repeated, deltas)
                 case "refusal":
                     self._refused.add(number)
                     self._text(self._part(number, "refusal", "refusal", deltas), str(value), deltas)
@@ -504,8 +1103,7 @@ class _WireReader:
                     if any(mapping_of(value).values()):
                         self._read_audio(number, mapping_of(value), deltas)
                 case _:
-                    if name not in _IN_MESSAGE:
-                        deltas.append(State(None, {name: value}))
+                    self._keep(f"choices.{number}.message", {name: value}, _IN_MESSAGE)
 
     def _read_content(self, number: int, value: Any, deltas: list[Delta]) -> None:
         if isinstance(value, str):
@@ -517,10 +1115,22 @@ class _WireReader:
             else:
                 deltas.append(Note(self._part(number, "content", "text", deltas), block))
 
-    def _read_details(self, number: int, value: Any, deltas: list[Delta]) -> None:
-        field = next((name for name in _THINKING_FIELDS if (number, name) in self._open), "reasoning")
+    def _think(self, number: int, field: str, text: str, deltas: list[Delta]) -> None:
+        """Add thinking that came in `field`, unless this answer's comes in another one."""
+        part = self._part(number, "thinking", "thinking", deltas)
+        if number not in self._thinking:
+            self._thinking[number] = field
+            deltas.append(State(part, {"field": field}))
+        if self._thinking[number] == field:
+            self._text(part, text, deltas)
+
+    def _read_details(self, number: int, value: Any, is_repeated: bool, deltas: list[Delta]) -> None:
         for detail in list_of(value):
-            deltas.append(Note(self._part(number, field, "thinking", deltas, {"field": field}), detail))
+            deltas.append(Note(self._part(number, "thinking", "thinking", deltas), detail))
+            # Most servers repeat the text of the details in a field of its own; Snowflake has no such field.
+            fields = mapping_of(detail)
+            if not is_repeated and (text := text_of(fields.get("text")) or text_of(fields.get("summary"))):
+                self._think(number, "reasoning_details", text, deltas)
 
     def _read_audio(self, number: int, audio: dict[str, Any], deltas: list[Delta]) -> None:
         if (number, "audio") not in self._open:
@@ -572,57 +1182,75 @@ class _WireReader:
     def _read_call(self, number: int, call: dict[str, Any], position: int, together: int, deltas: list[Delta]) -> None:
         function = mapping_of(call.get("function")) or mapping_of(call.get("custom"))
         call_id, name = text_of(call.get("id")), text_of(function.get("name"))
-        index = call.get("index", position if together > 1 else None)
-        slot = self._slot(number, index, call_id, name)
+        index = call.get("index")
+        if not isinstance(index, (int, str)):
+            index = position if together > 1 else None
+        arguments = function.get("arguments", function.get("input"))
+        text = arguments if isinstance(arguments, str) else "" if arguments is None else encode_json(arguments).decode()
+        slot = self._slot(number, index, call_id, name, text)
         if slot is None:
             slot = self._open_call(number, index, call_id, name, call, deltas)
         elif (call_id and slot.id is None) or (name and slot.name is None):
             slot.id, slot.name = slot.id or call_id, slot.name or name
             deltas.append(State(slot.part, {}, id=call_id, name=name))
-        arguments = function.get("arguments", function.get("input"))
-        if arguments is not None and arguments != "":
-            text = arguments if isinstance(arguments, str) else encode_json(arguments).decode()
-            slot.pieces.append(text)
+        if slot.id is not None:
+            self._by_id.setdefault((number, slot.id), slot)
+        if text:
+            slot.add(text)
             self._text(slot.part, text, deltas)
 
-    def _slot(self, number: int, index: Any, call_id: str | None, name: str | None) -> _Slot | None:
+    def _slot(
+        self, number: int, index: int | str | None, call_id: str | None, name: str | None, text: str
+    ) -> _Slot | None:
         """The call that a fragment continues, None if it begins one.
 
-        An id decides where there is one. An index decides next, unless a call at that index has another id, or is
-        complete and a name comes again: then the server numbers all its calls alike. A fragment with neither
-        continues the last call if it carries no name.
+        An id decides where there is one, unless two calls were given the same. An index decides next, unless a call at
+        that index has another id, or is complete and comes again by name: then the server numbers all its calls alike.
+        A fragment with neither continues the last call if it carries no name.
+
+        Raises:
+            StreamProtocolError: the fragment could as well be of another unfinished call, or is of none.
         """
+        if call_id is not None and (known := self._by_id.get((number, call_id))):
+            has_moved = index is not None and known.index not in (None, index)
+            if name is None and not (has_moved and (number, index) in self._by_index):
+                return known
+            if name is not None and known.name in (None, name) and not has_moved:
+                return known
         calls = self._calls.get(number, [])
-        if call_id is not None and (known := next((slot for slot in calls if slot.id == call_id), None)):
-            return known
         slot = self._by_index.get((number, index)) if index is not None else (calls[-1] if calls else None)
         if slot is None:
             if name is None and call_id is None and index is None:
                 raise StreamProtocolError("a fragment of a tool call belongs to no call")
             return None
-        if call_id is not None and slot.id is not None:
+        for other in calls if len(calls) > 1 else ():
+            shares_place = index is None or other.index is None or other.index == index
+            if shares_place and other is not slot and other.could_claim(call_id, name):
+                raise StreamProtocolError(f"a fragment of a tool call may be of {other.name!r} or of {slot.name!r}")
+        if call_id is not None and slot.id not in (None, call_id):
             return None
-        if name is not None and slot.name is not None and (name != slot.name or slot.is_complete()):
+        if name is not None and slot.name is not None and (name != slot.name or (text.strip() and slot.is_complete())):
             return None
         return slot
 
     def _open_call(
         self,
         number: int,
-        index: Any,
+        index: int | str | None,
         call_id: str | None,
         name: str | None,
         call: dict[str, Any],
         deltas: list[Delta],
     ) -> _Slot:
-        slot = _Slot(self._parts, call_id, name)
+        slot = _Slot(self._parts, index, call_id, name)
         self._parts += 1
         self._calls.setdefault(number, []).append(slot)
         if index is not None:
             self._by_index[number, index] = slot
-        state = {key: item for key, item in call.items() if key not in ("index", "id", "function", "type")}
-        if index == "function_call":
-            state["legacy"] = True
+        extras = {key: item for key, item in call.items() if key not in _IN_CALL and item is not None}
+        state: dict[str, Any] = {"set": extras} if extras else {}
+        if index == "function_call" or "custom" in call:
+            state["form"] = "function_call" if index == "function_call" else "custom"
         deltas.append(Open(slot.part, "call", call_id, name, number, state or None))
         return slot
 
@@ -637,7 +1265,10 @@ def usage_from(usage: dict[str, Any]) -> Usage:
     written = mapping_of(usage.get("completion_tokens_details"))
     prompt, completion = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
     total = count_of(usage.get("total_tokens"))
-    cache_read = _first(details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens"))
+    cache_read = _first(
+        details.get("cached_tokens"),
+        *(usage.get(name) for name in ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")),
+    )
     cache_write = _first(details.get("cache_write_tokens"), usage.get("cache_creation_input_tokens"))
     audio_in, audio_out = count_of(details.get("audio_tokens")), count_of(written.get("audio_tokens"))
     reasoning = _first(written.get("reasoning_tokens"), usage.get("reasoning_tokens"))
@@ -655,6 +1286,24 @@ def usage_from(usage: dict[str, Any]) -> Usage:
         output_audio=audio_out,
         reported_total=total,
     )
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """The usage object of these buckets, reasoning within the completion as OpenAI counts it."""
+    prompt = {"cached_tokens": usage.cache_read, "audio_tokens": usage.input_audio}
+    prompt["cache_write_tokens"] = usage.cache_write
+    completion = {"reasoning_tokens": usage.reasoning, "audio_tokens": usage.output_audio}
+    details = {"prompt_tokens_details": prompt, "completion_tokens_details": completion}
+    total = usage.total_tokens if usage.reported_total is None else usage.reported_total
+    counts = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": total,
+        **{
+            name: {key: count for key, count in counts.items() if count is not None} for name, counts in details.items()
+        },
+    }
+    return {name: count for name, count in counts.items() if count is not None and count != {}}
 
 
 def _first(*candidates: Any) -> int | None:
@@ -679,10 +1328,13 @@ def _has_pairs(text: str) -> bool:
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
+    patch = own_state(tool.state, NAME)
+    if patch.get("unset") == ["function"]:
+        return dict(patch["set"])
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
     if tool.description:
         function["description"] = tool.description
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": patched(function, patch)}
 
 
 def _tool_choice(choice: str) -> Any:
@@ -692,7 +1344,10 @@ def _tool_choice(choice: str) -> Any:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input or "{}"}}
+    if own_state(call.state, NAME).get("form") == "custom":
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.input}}
+    encoded = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input or "{}"}}
+    return patched(encoded, own_state(call.state, NAME))
 
 
 def _reasoning(asked: bool | int | str) -> dict[str, Any]:

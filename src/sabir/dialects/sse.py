@@ -18,7 +18,7 @@ class EventStream:
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
-        self._rest_size = 0
+        self._unfinished = 0
         self._data: list[bytes] = []
         self._name = b""
         self._after_cr = False
@@ -47,13 +47,14 @@ class EventStream:
         *lines, rest = data.split(b"\n")
         if lines and self._rest:
             lines[0] = b"".join([*self._rest, lines[0]])
-            self._rest, self._rest_size = [], 0
+            self._rest = []
         if rest:
             self._rest.append(rest)
-            self._rest_size += len(rest)
-            if self._rest_size > MAX_EVENT:
-                raise StreamProtocolError(f"an event of the stream is larger than {MAX_EVENT} bytes")
-        return self._events(lines)
+        events = self._events(lines)
+        self._unfinished = 0 if events or not self.has_unfinished_event else self._unfinished + len(data)
+        if self._unfinished > MAX_EVENT:
+            raise StreamProtocolError(f"an event of the stream is larger than {MAX_EVENT} bytes")
+        return events
 
     def _events(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         if self._at_start and lines:
@@ -72,4 +73,6 @@ class EventStream:
                 self._name = line[6:].removeprefix(b" ")
             elif line == b"data":
                 self._data.append(b"")
+            elif line == b"event":
+                self._name = b""
         return events

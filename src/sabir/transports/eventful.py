@@ -8,6 +8,7 @@ behind. What happens to an exchange happens on its loop; another thread only ask
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import io
 import os
@@ -57,6 +58,7 @@ class EventfulReply:
         self._origin = origin
         self._line = line
         self._answer: aiohttp.ClientResponse | None = None
+        self.wire: asyncio.Transport | None = None
         self._clock: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
@@ -71,6 +73,7 @@ class EventfulReply:
         left = line.left()
         limits = aiohttp.ClientTimeout(total=None, connect=connect_limit(line), sock_read=line.idle)
         self._home.replies.add(self)
+        token = _beginning.set(self)
         try:
             async with asyncio.timeout(left) as self._clock:
                 line.hold(self.close)
@@ -90,6 +93,8 @@ class EventfulReply:
         except BaseException:
             self._finish(line.cut_error())
             raise
+        finally:
+            _beginning.reset(token)
         self.status = self._answer.status
         self.headers = merged(self._answer.headers.items())
 
@@ -180,12 +185,12 @@ class EventfulReply:
             self._timer.cancel()
         if self._lost is not None:
             self._lost.remove_done_callback(self._lose)
+        if not self._is_read and self.wire is not None:
+            # Not politely, as aiohttp does: that waits until all is sent, and for the other side to end its TLS.
+            self.wire.abort()
         if self._answer is not None and not self._answer.closed:
-            connection = self._answer.connection
-            if connection is not None:
-                if connection.transport is not None:
-                    connection.transport.abort()  # A polite end of TLS would wait for the other side.
-                connection.close()
+            if self._answer.connection is not None:
+                self._answer.connection.close()
             self._answer.close()
         return end
 
@@ -214,7 +219,7 @@ class Home:
         self.loop = loop
         self.replies: set[EventfulReply] = set()
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,
                 ssl=context,
                 resolver=_Resolver(),
@@ -326,6 +331,21 @@ class EventfulTransport:
         await anext(keeper)
         self._homes[home.loop] = home, keeper
         return home, keeper
+
+
+# The reply for which this task is asking aiohttp for a connection.
+_beginning: contextvars.ContextVar[EventfulReply] = contextvars.ContextVar("sabir_beginning")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells a reply which connection it has; aiohttp keeps that to itself until the answer comes."""
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        _beginning.get().wire = connection.transport
+        return connection
 
 
 class _Resolver(AbstractResolver):
