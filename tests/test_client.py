@@ -249,7 +249,7 @@ async def test_a_client_without_a_model_is_refused(surface, models):
         ({"model": "x"}, "named by a string or is an engine, not dict"),
         ([None], "named by a string or is an engine, not NoneType"),
         (["openai:x", ""], "named by a string like"),
-        (object(), "named by a string or is an engine"),
+        (print, "named by a string or is an engine"),
         (b"openai:x", "named by a string"),
     ],
     ids=lambda value: str(value)[:30],
@@ -392,7 +392,7 @@ async def test_a_prompt_that_is_none_is_refused_with_what_to_write(surface, prom
         ({"max_tool_rounds": 1.5}, ConfigurationError, "max_tool_rounds is a whole number"),
         ({"max_tool_rounds": True}, ConfigurationError, "max_tool_rounds is a whole number"),
     ],
-    ids=lambda value: repr(value)[:50] if isinstance(value, dict) else "",
+    ids=lambda value: repr(value).split(" at 0x")[0] if isinstance(value, dict) else "",
 )
 async def test_a_wrong_call_is_refused_with_what_to_do(surface, call, kind, words):
     engine = Scripted()
@@ -455,8 +455,11 @@ async def test_images_go_with_a_message_of_the_user(surface, tmp_path):
 
 @pytest.mark.parametrize(
     "address",
-    ["localhost:8000", "ftp://host", "http://", "http:///v1", "http://ho st", "http://host:port/v1", "http://host:99999"]
-    + ["http://host/v1?x=1", "http://host/v1#x", "http://me:pw@host/v1", "http://host:0/v1", "", "//host", "http://[::1"],
+    [
+        *["localhost:8000", "ftp://host", "http://", "http:///v1", "http://ho st", "", "//host", "http://[::1"],
+        *["http://host:port/v1", "http://host:99999", "http://host:0/v1"],
+        *["http://host/v1?x=1", "http://host/v1#x", "http://me:pw@host/v1"],
+    ],
 )
 async def test_a_base_url_that_is_none_is_refused_with_what_to_write(surface, address):
     with pytest.raises(ConfigurationError, match="base_url") as caught:
@@ -528,7 +531,7 @@ async def test_what_a_model_is_said_to_be_able_to_do_is_checked(surface):
 
 async def test_an_option_that_cannot_be_expressed_warns_raises_or_is_only_noted(surface):
     with ChatServer() as server:
-        model = {"base_url": server.url, "api_key": "k"}
+        model = {"base_url": server.url, "api_key": "sk-made-up"}
         with pytest.warns(SabirWarning, match="top_k was not sent: .*use top_p"):
             response = await surface.client("openai:x", **model).ask("?", top_k=5)
         assert [(notice.kind, notice.subject) for notice in response.warnings] == [("unsupported", "top_k")]

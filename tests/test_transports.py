@@ -52,7 +52,7 @@ SLACK = 1.0
 SOON = 0.25
 
 
-class Surface(NamedTuple):
+class Pipe(NamedTuple):
     transport: Any
     go: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
     sleep: Callable[[float], Coroutine[Any, Any, None]]
@@ -73,18 +73,18 @@ def run_on_a_loop(scenario):
     return asyncio.run(scenario())
 
 
-SURFACES = {
+PIPES = {
     "blocking": (BlockingTransport, run, sleep_blocking),
     "blocking in a loop": (BlockingTransport, run_inside_a_loop, sleep_blocking),
     "eventful": (EventfulTransport, run_on_a_loop, asyncio.sleep),
 }
 
 
-@pytest.fixture(params=SURFACES)
-def surface(request):
-    make, go, sleep = SURFACES[request.param]
+@pytest.fixture(params=PIPES)
+def pipe(request):
+    make, go, sleep = PIPES[request.param]
     transport = make(client_context())
-    yield Surface(transport, go, sleep)
+    yield Pipe(transport, go, sleep)
     transport.close()
 
 
@@ -129,21 +129,21 @@ def soon():
 # Answers
 
 
-def test_a_whole_answer(surface):
+def test_a_whole_answer(pipe):
     answer = whole(b"hello", "X-Many: one", "X-MANY: two", "Set-Cookie: a=1", status="429 Too Many Requests")
     with Server(answer) as server:
-        found = surface.go(lambda: fetch(surface.transport, server.url))
+        found = pipe.go(lambda: fetch(pipe.transport, server.url))
     assert found.status == 429
     assert found.body == b"hello"
     assert found.headers == {"content-length": "5", "x-many": "one, two", "set-cookie": "a=1"}
 
 
-def test_a_request_is_what_was_given_and_what_http_needs(surface):
+def test_a_request_is_what_was_given_and_what_http_needs(pipe):
     given = (("Content-Type", "application/json"), ("x-api-key", "k"), ("X-Twice", "1"), ("X-Twice", "2"))
     with Server(whole()) as server:
-        surface.go(lambda: fetch(surface.transport, server.url + "/v1", headers=given, body=b'{"a":1}'))
-        surface.go(lambda: fetch(surface.transport, server.url + "/v1", method="GET", body=b""))
-        surface.go(lambda: fetch(surface.transport, server.url, body=b"", headers=[("Accept-Encoding", "gzip")]))
+        pipe.go(lambda: fetch(pipe.transport, server.url + "/v1", headers=given, body=b'{"a":1}'))
+        pipe.go(lambda: fetch(pipe.transport, server.url + "/v1", method="GET", body=b""))
+        pipe.go(lambda: fetch(pipe.transport, server.url, body=b"", headers=[("Accept-Encoding", "gzip")]))
     post, get, bare = server.calls
     assert (post.method, post.target, post.body) == ("POST", "/v1", b'{"a":1}')
     ours = [("host", server.place), ("accept-encoding", "identity")]
@@ -155,86 +155,86 @@ def test_a_request_is_what_was_given_and_what_http_needs(surface):
     assert sorted(bare.headers) == [("accept-encoding", "gzip"), ("content-length", "0"), ("host", server.place)]
 
 
-def test_the_url_goes_out_byte_for_byte(surface):
+def test_the_url_goes_out_byte_for_byte(pipe):
     with Server(whole()) as server:
-        surface.go(lambda: fetch(surface.transport, server.url + "/a%3Ab/../c?x=%2F&y=a+b&z=%e2%82%ac#part"))
+        pipe.go(lambda: fetch(pipe.transport, server.url + "/a%3Ab/../c?x=%2F&y=a+b&z=%e2%82%ac#part"))
     assert server.calls[0].target == "/a%3Ab/../c?x=%2F&y=a+b&z=%e2%82%ac"
 
 
-def test_large_bodies_both_ways(surface):
+def test_large_bodies_both_ways(pipe):
     sent = os.urandom(3_000_000)
 
     async def echo(call: Call) -> None:
         await whole(call.body)(call)
 
     with Server(echo) as server:
-        assert surface.go(lambda: fetch(surface.transport, server.url, body=sent)).body == sent
+        assert pipe.go(lambda: fetch(pipe.transport, server.url, body=sent)).body == sent
 
 
-def test_nothing_is_decompressed(surface):
+def test_nothing_is_decompressed(pipe):
     packed = gzip.compress(b"hello")
     with Server(whole(packed, "Content-Encoding: gzip")) as server:
-        assert surface.go(lambda: fetch(surface.transport, server.url)).body == packed
+        assert pipe.go(lambda: fetch(pipe.transport, server.url)).body == packed
 
 
 @pytest.mark.parametrize("lines", [["Connection: close"], []], ids=["announced", "by closing"])
-def test_a_body_without_a_length_ends_with_the_connection(surface, lines):
+def test_a_body_without_a_length_ends_with_the_connection(pipe, lines):
     async def answer(call: Call) -> None:
         call.head(*lines)
         call.write(b"all of it")
         call.close()
 
     with Server(answer) as server:
-        assert surface.go(lambda: fetch(surface.transport, server.url)).body == b"all of it"
+        assert pipe.go(lambda: fetch(pipe.transport, server.url)).body == b"all of it"
 
 
-def test_headers_may_be_long_but_not_endless(surface):
+def test_headers_may_be_long_but_not_endless(pipe):
     with Server(whole(b"ok", "X-Long: " + "x" * 60_000)) as server:
-        assert len(surface.go(lambda: fetch(surface.transport, server.url)).headers["x-long"]) == 60_000
+        assert len(pipe.go(lambda: fetch(pipe.transport, server.url)).headers["x-long"]) == 60_000
         server.answer = whole(b"ok", "X-Long: " + "x" * 70_000)
         with pytest.raises(ConnectError):
-            surface.go(lambda: fetch(surface.transport, server.url))
+            pipe.go(lambda: fetch(pipe.transport, server.url))
         assert server.is_left_by_all()
 
 
-def test_a_redirect_is_an_answer_and_is_not_followed(surface):
+def test_a_redirect_is_an_answer_and_is_not_followed(pipe):
     with Server(whole()) as other, Server(whole(b"", f"Location: {other.url}/", status="302 Found")) as server:
-        found = surface.go(lambda: fetch(surface.transport, server.url, method="GET", body=b""))
+        found = pipe.go(lambda: fetch(pipe.transport, server.url, method="GET", body=b""))
         assert (found.status, found.headers["location"]) == (302, other.url + "/")
         assert other.accepted == 0
 
 
-def test_a_cookie_is_not_sent_back(surface):
+def test_a_cookie_is_not_sent_back(pipe):
     async def twice():
-        await fetch(surface.transport, server.url)
-        await fetch(surface.transport, server.url)
+        await fetch(pipe.transport, server.url)
+        await fetch(pipe.transport, server.url)
 
     with Server(whole(b"", "Set-Cookie: session=1; Path=/")) as server:
-        surface.go(twice)
+        pipe.go(twice)
     assert [call.header("cookie") for call in server.calls] == [None, None]
 
 
-def test_the_environment_is_not_read(surface, monkeypatch):
+def test_the_environment_is_not_read(pipe, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     with Server(whole()) as server:
-        assert surface.go(lambda: fetch(surface.transport, server.url)).status == 200
+        assert pipe.go(lambda: fetch(pipe.transport, server.url)).status == 200
 
 
-def test_a_server_may_refuse_a_body_before_it_has_come(surface):
+def test_a_server_may_refuse_a_body_before_it_has_come(pipe):
     async def refuse(call: Call) -> None:
         call.head("Content-Length: 4", "Connection: close", status="413 Content Too Large")
         call.write(b"much")
 
     with Server(refuse, answers_early=True) as server:
-        found = surface.go(lambda: fetch(surface.transport, server.url, body=bytes(200_000)))
+        found = pipe.go(lambda: fetch(pipe.transport, server.url, body=bytes(200_000)))
     assert (found.status, found.body) == (413, b"much")
 
 
 # Streams
 
 
-def test_an_event_arrives_before_the_next_is_sent(surface):
+def test_an_event_arrives_before_the_next_is_sent(pipe):
     gates = [Gate(), Gate()]
 
     async def answer(call: Call) -> None:
@@ -246,7 +246,7 @@ def test_an_event_arrives_before_the_next_is_sent(surface):
         call.chunk(b"")
 
     async def scenario():
-        reply = await surface.transport.send(request(server.url), soon())
+        reply = await pipe.transport.send(request(server.url), soon())
         assert await reply.read_some() == b"data: 1\n\n"
         gates[0].open()
         assert await reply.read_some() == b"data: 2\n\n"
@@ -256,16 +256,16 @@ def test_an_event_arrives_before_the_next_is_sent(surface):
         reply.close()
 
     with Server(answer) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
-def test_a_stream_in_a_burst_is_whole(surface):
+def test_a_stream_in_a_burst_is_whole(pipe):
     pieces = [b"data: %d\n\n" % number for number in range(5000)]
     with Server(chunked(*pieces)) as server:
-        assert surface.go(lambda: fetch(surface.transport, server.url)).body == b"".join(pieces)
+        assert pipe.go(lambda: fetch(pipe.transport, server.url)).body == b"".join(pieces)
 
 
-def test_what_came_before_a_cut_is_not_lost_on_a_slow_reader(surface):
+def test_what_came_before_a_cut_is_not_lost_on_a_slow_reader(pipe):
     async def answer(call: Call) -> None:
         call.head("Transfer-Encoding: chunked")
         call.chunk(b"data: 1\n\n")
@@ -275,15 +275,15 @@ def test_what_came_before_a_cut_is_not_lost_on_a_slow_reader(surface):
         call.close()
 
     async def scenario():
-        reply = await surface.transport.send(request(server.url), soon())
-        await surface.sleep(0.2)
+        reply = await pipe.transport.send(request(server.url), soon())
+        await pipe.sleep(0.2)
         found: list[bytes] = []
         with pytest.raises(StreamInterrupted):
             await read(reply, found)
         assert b"".join(found) == b"data: 1\n\ndata: 2\n\n"
 
     with Server(answer) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
 # Connections
@@ -292,109 +292,109 @@ def test_what_came_before_a_cut_is_not_lost_on_a_slow_reader(surface):
 @pytest.mark.parametrize(
     "answer", [whole(), chunked(b"a", b"b"), whole(b"", status="204 No Content")], ids=["whole", "chunked", "empty"]
 )
-def test_a_connection_is_used_again(surface, answer):
+def test_a_connection_is_used_again(pipe, answer):
     async def thrice():
         for _ in range(3):
-            await fetch(surface.transport, server.url)
+            await fetch(pipe.transport, server.url)
 
     with Server(answer) as server:
-        surface.go(thrice)
+        pipe.go(thrice)
     assert [call.connection for call in server.calls] == [1, 1, 1]
 
 
-def test_close_lets_go_of_kept_connections(surface):
+def test_close_lets_go_of_kept_connections(pipe):
     async def scenario():
-        await fetch(surface.transport, server.url)
+        await fetch(pipe.transport, server.url)
         assert len(server.peers) == 1
-        surface.transport.close()
-        surface.transport.close()
-        await surface.sleep(0.02)
+        pipe.transport.close()
+        pipe.transport.close()
+        await pipe.sleep(0.02)
         assert server.is_left_by_all()
         with pytest.raises(ClosedError):
-            await fetch(surface.transport, server.url)
+            await fetch(pipe.transport, server.url)
 
     with Server(whole()) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
-def test_leaving_an_answer_early_closes_its_connection(surface):
+def test_leaving_an_answer_early_closes_its_connection(pipe):
     async def answer(call: Call) -> None:
         call.head("Transfer-Encoding: chunked")
         await call.drip(b"5\r\nhello\r\n", gap=0.01)
 
     async def scenario():
-        reply = await surface.transport.send(request(server.url), Line())
+        reply = await pipe.transport.send(request(server.url), Line())
         await reply.read_some()
         reply.close()
         reply.close()
-        await surface.sleep(0.02)
+        await pipe.sleep(0.02)
         assert server.is_left_by_all()
         with pytest.raises(ClosedError):
             await reply.read_some()
         server.answer = whole()
-        await fetch(surface.transport, server.url)
+        await fetch(pipe.transport, server.url)
         assert server.accepted == 2
 
     with Server(answer) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
-def test_a_connection_closed_while_idle_is_not_used(surface):
+def test_a_connection_closed_while_idle_is_not_used(pipe):
     async def answer(call: Call) -> None:
         await whole()(call)
         call.close()
 
     async def scenario():
         for _ in range(3):
-            await fetch(surface.transport, server.url, soon())
+            await fetch(pipe.transport, server.url, soon())
             assert server.is_left_by_all()
-            await surface.sleep(0.02)
+            await pipe.sleep(0.02)
 
     with Server(answer) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
     assert server.accepted == 3
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("hang_up", [Call.close, Call.reset], ids=["closed", "reset"])
-def test_a_connection_lost_under_a_request_may_be_tried_again_by_who_counts(surface, method, hang_up):
+def test_a_connection_lost_under_a_request_may_be_tried_again_by_who_counts(pipe, method, hang_up):
     async def second(call: Call) -> None:
         hang_up(call)
 
     async def scenario():
-        await fetch(surface.transport, server.url)
+        await fetch(pipe.transport, server.url)
         server.answer = second
         with pytest.raises(ConnectError) as caught:
-            await fetch(surface.transport, server.url, soon(), method=method, body=b"")
+            await fetch(pipe.transport, server.url, soon(), method=method, body=b"")
         assert caught.value.retryable
         assert len(server.calls) == 2
         server.answer = whole()
-        await fetch(surface.transport, server.url)
+        await fetch(pipe.transport, server.url)
 
     with Server(whole()) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
 # Failures
 
 
-def test_nobody_listens(surface):
+def test_nobody_listens(pipe):
     port = free_port()
     with pytest.raises(ConnectError, match=f"127.0.0.1:{port}") as caught:
-        surface.go(lambda: fetch(surface.transport, f"http://127.0.0.1:{port}/v1?key=secret", soon()))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}/v1?key=secret", soon()))
     assert caught.value.retryable
     assert "secret" not in str(caught.value)
 
 
-def test_nobody_has_this_name(surface):
+def test_nobody_has_this_name(pipe):
     with pytest.raises(ConnectError, match=r"nobody\.invalid:80"):
-        surface.go(lambda: fetch(surface.transport, "http://nobody.invalid/?key=secret", Line(connect=2)))
+        pipe.go(lambda: fetch(pipe.transport, "http://nobody.invalid/?key=secret", Line(connect=2)))
 
 
-def test_a_name_that_leads_to_loopback(surface):
+def test_a_name_that_leads_to_loopback(pipe):
     with Server(whole()) as server:
         url = f"http://localhost:{server.port}"
-        assert surface.go(lambda: fetch(surface.transport, url, Line(connect=5))).status == 200
+        assert pipe.go(lambda: fetch(pipe.transport, url, Line(connect=5))).status == 200
     assert server.calls[0].header("host") == f"localhost:{server.port}"
 
 
@@ -402,7 +402,7 @@ def test_a_name_that_leads_to_loopback(surface):
 @pytest.mark.parametrize(
     "start", [b"", b"HTTP/1.1 200 OK\r\nContent-", b"HTTP/1.1 200 OK\r\nX: 1\r\n"], ids=["nothing", "a part", "lines"]
 )
-def test_a_head_that_is_cut_is_no_answer(surface, start, ending):
+def test_a_head_that_is_cut_is_no_answer(pipe, start, ending):
     async def answer(call: Call) -> None:
         call.write(start)
         await asyncio.sleep(0.02)
@@ -410,18 +410,18 @@ def test_a_head_that_is_cut_is_no_answer(surface, start, ending):
 
     with Server(answer) as server:
         with pytest.raises(ConnectError, match=server.place):
-            surface.go(lambda: fetch(surface.transport, server.url, soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url, soon()))
         assert server.is_left_by_all()
 
 
-def test_what_is_not_http_is_no_answer(surface):
+def test_what_is_not_http_is_no_answer(pipe):
     async def answer(call: Call) -> None:
         call.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
         await call.forever()
 
     with Server(answer) as server:
         with pytest.raises(ConnectError, match=server.place):
-            surface.go(lambda: fetch(surface.transport, server.url + "/?key=secret", soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url + "/?key=secret", soon()))
         assert server.is_left_by_all()
 
 
@@ -435,7 +435,7 @@ def test_what_is_not_http_is_no_answer(surface):
     ],
     ids=["length", "between chunks", "in a chunk"],
 )
-def test_a_body_that_is_cut_never_looks_whole(surface, line, start, ending):
+def test_a_body_that_is_cut_never_looks_whole(pipe, line, start, ending):
     async def answer(call: Call) -> None:
         call.head(line)
         call.write(start)
@@ -443,18 +443,18 @@ def test_a_body_that_is_cut_never_looks_whole(surface, line, start, ending):
         ending(call)
 
     async def scenario():
-        reply = await surface.transport.send(request(server.url + "/?key=secret"), soon())
+        reply = await pipe.transport.send(request(server.url + "/?key=secret"), soon())
         assert await reply.read_some() == b"hello"
         with pytest.raises(StreamInterrupted, match=server.place) as caught:
             await reply.read_some()
         assert "secret" not in str(caught.value)
 
     with Server(answer) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
         assert server.is_left_by_all()
 
 
-def test_chunks_that_are_none_interrupt_the_answer(surface):
+def test_chunks_that_are_none_interrupt_the_answer(pipe):
     async def answer(call: Call) -> None:
         call.head("Transfer-Encoding: chunked")
         call.chunk(b"hello")
@@ -464,7 +464,7 @@ def test_chunks_that_are_none_interrupt_the_answer(surface):
 
     with Server(answer) as server:
         with pytest.raises(StreamInterrupted):
-            surface.go(lambda: fetch(surface.transport, server.url, soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url, soon()))
         assert server.is_left_by_all()
 
 
@@ -485,26 +485,26 @@ def test_chunks_that_are_none_interrupt_the_answer(surface):
         "",
     ],
 )
-def test_an_odd_url_is_the_callers_mistake(surface, url):
+def test_an_odd_url_is_the_callers_mistake(pipe, url):
     with pytest.raises(ConfigurationError) as caught:
-        surface.go(lambda: fetch(surface.transport, url + "?key=secret"))
+        pipe.go(lambda: fetch(pipe.transport, url + "?key=secret"))
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "header", [("x-key", "a\nsecret"), ("x-key", "a\rb"), ("x-key", "“a”"), ("x key", "a"), ("", "a")]
 )
-def test_an_odd_header_is_the_callers_mistake(surface, header):
+def test_an_odd_header_is_the_callers_mistake(pipe, header):
     with Server(whole()) as server:
         with pytest.raises(ConfigurationError) as caught:
-            surface.go(lambda: fetch(surface.transport, server.url, headers=[header]))
+            pipe.go(lambda: fetch(pipe.transport, server.url, headers=[header]))
         assert server.accepted == 0
     assert "secret" not in str(caught.value)
 
 
-def test_an_odd_method_is_the_callers_mistake(surface):
+def test_an_odd_method_is_the_callers_mistake(pipe):
     with pytest.raises(ConfigurationError):
-        surface.go(lambda: fetch(surface.transport, "http://127.0.0.1/", method="GET /other HTTP/1.1\r\n"))
+        pipe.go(lambda: fetch(pipe.transport, "http://127.0.0.1/", method="GET /other HTTP/1.1\r\n"))
 
 
 # Deadlines
@@ -540,7 +540,7 @@ async def drip_a_chunk_size(call: Call) -> None:
 
 
 DRIPS = (hang, drip_headers, drip_bytes_of_a_header, drip_comments, drip_bytes, drip_a_chunk_size)
-each_way = pytest.mark.parametrize("surface", ["blocking", "eventful"], indirect=True)
+each_way = pytest.mark.parametrize("pipe", ["blocking", "eventful"], indirect=True)
 every_drip = pytest.mark.parametrize(
     ("answer", "secure"),
     [(answer, False) for answer in DRIPS] + [(hang, True), (drip_bytes_of_a_header, True), (drip_comments, True)],
@@ -550,41 +550,41 @@ every_drip = pytest.mark.parametrize(
 
 @each_way
 @every_drip
-def test_the_deadline_holds_against(surface, answer, secure):
+def test_the_deadline_holds_against(pipe, answer, secure):
     with Server(answer, secure=secure) as server:
         with taking(SOON), pytest.raises(DeadlineExceeded, match="timeout"):
-            surface.go(lambda: fetch(surface.transport, server.url, soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url, soon()))
         assert server.is_left_by_all()
 
 
-def test_the_deadline_holds_against_a_server_that_does_not_read(surface):
+def test_the_deadline_holds_against_a_server_that_does_not_read(pipe):
     async def answer(call: Call) -> None:
         await call.forever()
 
     with Server(answer) as server, mute_listener() as port, taking(SOON), pytest.raises(DeadlineExceeded):
-        surface.go(lambda: fetch(surface.transport, f"http://127.0.0.1:{port}", soon(), body=bytes(30_000_000)))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}", soon(), body=bytes(30_000_000)))
     assert not server.calls
 
 
-def test_the_deadline_holds_while_connecting(surface):
+def test_the_deadline_holds_while_connecting(pipe):
     with deaf_listener() as port, taking(SOON), pytest.raises(DeadlineExceeded):
-        surface.go(lambda: fetch(surface.transport, f"http://127.0.0.1:{port}", soon()))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}", soon()))
 
 
-def test_the_deadline_holds_in_the_tls_handshake(surface):
+def test_the_deadline_holds_in_the_tls_handshake(pipe):
     with mute_listener() as port, taking(SOON), pytest.raises(DeadlineExceeded):
-        surface.go(lambda: fetch(surface.transport, f"https://127.0.0.1:{port}", soon()))
+        pipe.go(lambda: fetch(pipe.transport, f"https://127.0.0.1:{port}", soon()))
 
 
-def test_connecting_has_its_own_limit(surface):
+def test_connecting_has_its_own_limit(pipe):
     with deaf_listener() as port, taking(SOON), pytest.raises(ConnectError, match=r"0\.25 s"):
-        surface.go(lambda: fetch(surface.transport, f"http://127.0.0.1:{port}", Line(connect=SOON)))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}", Line(connect=SOON)))
     with mute_listener() as port, taking(SOON), pytest.raises(ConnectError, match=r"0\.25 s"):
-        surface.go(lambda: fetch(surface.transport, f"https://127.0.0.1:{port}", Line(connect=SOON)))
+        pipe.go(lambda: fetch(pipe.transport, f"https://127.0.0.1:{port}", Line(connect=SOON)))
 
 
 @pytest.mark.parametrize("starts", [False, True], ids=["before the answer", "in it"])
-def test_silence_has_a_limit(surface, starts):
+def test_silence_has_a_limit(pipe, starts):
     async def answer(call: Call) -> None:
         if starts:
             call.head("Transfer-Encoding: chunked")
@@ -593,11 +593,11 @@ def test_silence_has_a_limit(surface, starts):
 
     with Server(answer) as server:
         with taking(SOON), pytest.raises(DeadlineExceeded, match=r"silent for 0\.25 s"):
-            surface.go(lambda: fetch(surface.transport, server.url, Line(idle=SOON)))
+            pipe.go(lambda: fetch(pipe.transport, server.url, Line(idle=SOON)))
         assert server.is_left_by_all()
 
 
-def test_what_is_slow_but_not_silent_has_no_limit(surface):
+def test_what_is_slow_but_not_silent_has_no_limit(pipe):
     async def answer(call: Call) -> None:
         call.head("Content-Length: 8")
         for _ in range(8):
@@ -605,26 +605,26 @@ def test_what_is_slow_but_not_silent_has_no_limit(surface):
             call.write(b"x")
 
     with Server(answer) as server:
-        assert surface.go(lambda: fetch(surface.transport, server.url, Line(idle=SOON))).body == b"x" * 8
+        assert pipe.go(lambda: fetch(pipe.transport, server.url, Line(idle=SOON))).body == b"x" * 8
 
 
-def test_a_deadline_may_be_moved_between_two_reads(surface):
+def test_a_deadline_may_be_moved_between_two_reads(pipe):
     async def scenario():
         line = Line(deadline=time.monotonic() + 60)
-        reply = await surface.transport.send(request(server.url), line)
+        reply = await pipe.transport.send(request(server.url), line)
         await reply.read_some()
         line.deadline = time.monotonic() + SOON
         with taking(SOON), pytest.raises(DeadlineExceeded):
             await read(reply)
         line = Line(deadline=time.monotonic() + SOON)
-        reply = await surface.transport.send(request(server.url), line)
+        reply = await pipe.transport.send(request(server.url), line)
         await reply.read_some()
         line.extend(0.2)
         with taking(0.2), pytest.raises(DeadlineExceeded):
             await read(reply)
 
     with Server(drip_comments) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
 # Abort
@@ -656,104 +656,104 @@ class Cutter:
 
 @each_way
 @every_drip
-def test_abort_wakes_who_waits_for(surface, answer, secure):
+def test_abort_wakes_who_waits_for(pipe, answer, secure):
     line = Line()
     with Server(answer, secure=secure) as server:
         with Cutter(line.abort).expected():
-            surface.go(lambda: fetch(surface.transport, server.url, line))
+            pipe.go(lambda: fetch(pipe.transport, server.url, line))
         assert server.is_left_by_all()
 
 
-def test_abort_wakes_who_is_connecting(surface):
+def test_abort_wakes_who_is_connecting(pipe):
     line = Line()
     with deaf_listener() as port, Cutter(line.abort).expected():
-        surface.go(lambda: fetch(surface.transport, f"http://127.0.0.1:{port}", line))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}", line))
 
 
-def test_abort_wakes_who_shakes_hands(surface):
+def test_abort_wakes_who_shakes_hands(pipe):
     line = Line()
     with mute_listener() as port, Cutter(line.abort).expected():
-        surface.go(lambda: fetch(surface.transport, f"https://127.0.0.1:{port}", line))
+        pipe.go(lambda: fetch(pipe.transport, f"https://127.0.0.1:{port}", line))
 
 
-def test_abort_wakes_who_sends_a_body(surface):
+def test_abort_wakes_who_sends_a_body(pipe):
     line = Line()
     with mute_listener() as port, Cutter(line.abort).expected():
-        surface.go(lambda: fetch(surface.transport, f"http://127.0.0.1:{port}", line, body=bytes(30_000_000)))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}", line, body=bytes(30_000_000)))
 
 
-def test_a_line_cut_before_carries_nothing(surface):
+def test_a_line_cut_before_carries_nothing(pipe):
     line = Line()
     line.abort()
     with Server(whole()) as server:
         with pytest.raises(ClosedError):
-            surface.go(lambda: fetch(surface.transport, server.url, line))
+            pipe.go(lambda: fetch(pipe.transport, server.url, line))
         assert not server.calls
 
 
-def test_abort_between_two_reads(surface):
+def test_abort_between_two_reads(pipe):
     async def scenario():
         line = Line()
-        reply = await surface.transport.send(request(server.url), line)
+        reply = await pipe.transport.send(request(server.url), line)
         await reply.read_some()
         line.abort()
         with pytest.raises(ClosedError):
             await reply.read_some()
-        await surface.sleep(0.02)
+        await pipe.sleep(0.02)
         assert server.is_left_by_all()
 
     with Server(drip_comments) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
 
 
-def test_abort_after_the_end_leaves_the_connection_to_others(surface):
+def test_abort_after_the_end_leaves_the_connection_to_others(pipe):
     async def scenario():
         line = Line()
-        await fetch(surface.transport, server.url, line)
+        await fetch(pipe.transport, server.url, line)
         line.abort()
-        await fetch(surface.transport, server.url)
+        await fetch(pipe.transport, server.url)
 
     with Server(whole()) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
     assert server.accepted == 1
 
 
 @pytest.mark.parametrize("what", ["reply", "transport"])
-def test_close_from_another_thread_wakes_the_reader(surface, what):
+def test_close_from_another_thread_wakes_the_reader(pipe, what):
     async def scenario():
-        reply = await surface.transport.send(request(server.url), Line())
-        cutter = Cutter(reply.close if what == "reply" else surface.transport.close)
+        reply = await pipe.transport.send(request(server.url), Line())
+        cutter = Cutter(reply.close if what == "reply" else pipe.transport.close)
         with cutter.expected():
             await read(reply)
 
     with Server(drip_comments) as server:
-        surface.go(scenario)
+        pipe.go(scenario)
         assert server.is_left_by_all()
 
 
-def test_closing_the_transport_wakes_who_waits_for_an_answer(surface):
+def test_closing_the_transport_wakes_who_waits_for_an_answer(pipe):
     with Server(hang) as server:
-        with Cutter(surface.transport.close).expected():
-            surface.go(lambda: fetch(surface.transport, server.url))
+        with Cutter(pipe.transport.close).expected():
+            pipe.go(lambda: fetch(pipe.transport, server.url))
         assert server.is_left_by_all()
 
 
 # TLS
 
 
-def test_tls(surface):
+def test_tls(pipe):
     async def twice():
-        await fetch(surface.transport, server.url)
-        return await fetch(surface.transport, server.url, body=bytes(3_000_000))
+        await fetch(pipe.transport, server.url)
+        return await fetch(pipe.transport, server.url, body=bytes(3_000_000))
 
     with Server(whole(b"secret"), secure=True) as server:
-        assert surface.go(twice).body == b"secret"
+        assert pipe.go(twice).body == b"secret"
         assert server.accepted == 1
 
 
-@pytest.mark.parametrize("name", list(SURFACES))
+@pytest.mark.parametrize("name", list(PIPES))
 def test_a_certificate_nobody_vouches_for(name):
-    make, go, _ = SURFACES[name]
+    make, go, _ = PIPES[name]
     transport = make(ssl.create_default_context())
     with Server(whole(), secure=True) as server:
         with pytest.raises(ConnectError, match=r"certificate of 127\.0\.0\.1") as caught:
@@ -764,10 +764,10 @@ def test_a_certificate_nobody_vouches_for(name):
     transport.close()
 
 
-def test_tls_where_none_is_spoken(surface):
+def test_tls_where_none_is_spoken(pipe):
     with Server(whole(), blurts=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
         with pytest.raises(ConnectError, match=f"TLS connection to {server.place}"):
-            surface.go(lambda: fetch(surface.transport, f"https://{server.place}", soon()))
+            pipe.go(lambda: fetch(pipe.transport, f"https://{server.place}", soon()))
         assert server.is_left_by_all()
 
 

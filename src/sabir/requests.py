@@ -75,8 +75,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One question to one model, in portable words. None is unset.
 
     `thinking` is False (don't), True (do), an effort, or a budget in tokens. `tool_choice` is "auto", "none",
-    "required" or the name of a tool. `extra` and `headers` go to the wire as they are. `state` is what a decoded request
-    said beyond these words, in its own format.
+    "required" or the name of a tool. `extra` and `headers` go to the wire as they are. `state` is what a decoded
+    request said beyond these words, in its own format.
     """
 
     model: str

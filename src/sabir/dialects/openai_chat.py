@@ -205,7 +205,7 @@ class OpenAIChat:
     def encode_response(self, response: Response[Any]) -> bytes:
         messages = response.choices or (response.message,)
         # Of other choices than the first, the reason stands in what the wire said of them.
-        finishes = [response.finish_reason, *cast("list[FinishReason]", ["unknown"] * len(messages))]
+        finishes = _finishes(response.finish_reason, len(messages))
         object_ = _answer_object(messages, finishes, response.usage, response.model)
         return encode_json(_with_leftovers(object_, response.message))
 
@@ -668,6 +668,11 @@ def _answer_object(
     return answer
 
 
+def _finishes(first: FinishReason, number: int) -> list[FinishReason]:
+    others: list[FinishReason] = ["unknown"]
+    return [first, *others * (number - 1)]
+
+
 def _answer_message(message: Message) -> dict[str, Any]:
     encoded: dict[str, Any] = {"role": "assistant"}
     texts = [part.text for part in message.parts if isinstance(part, TextPart)]
@@ -723,7 +728,7 @@ def _leftovers(value: dict[str, Any], deltas: Iterable[Delta]) -> dict[str, Any]
     messages = sum_.choices
     # A `Response` has the reason of its first choice; those of others stand in what the wire said of them.
     first = sum_.finishes[0].reason if 0 in sum_.finishes else "unknown"
-    finishes = [first, *cast("list[FinishReason]", ["unknown"] * len(messages))]
+    finishes = _finishes(first, len(messages))
     ours = _answer_object(messages, finishes, sum_.usage, sum_.model)
     found: dict[str, Any] = {}
     theirs = {name: item for name, item in value.items() if name not in ("choices", "usage")}
@@ -765,6 +770,7 @@ class ChatEncoder:
         self._leftovers: dict[str, Any] = {}
         self._has_begun: set[int] = set()
         self._said: dict[str, Any] = {}
+        self._details: dict[int, list[Any]] = {}
 
     def feed(self, delta: Delta) -> bytes:
         match delta:
@@ -790,7 +796,10 @@ class ChatEncoder:
                 choice: dict[str, Any] = {"index": delta.choice, "delta": {}}
                 choice["finish_reason"] = _WIRE_FINISH.get(delta.reason, delta.raw or "stop")
                 return self._event({"choices": [patched(choice, place)]})
-            case Close() | Event():
+            case Close():
+                details = self._details.pop(delta.part, None)
+                return self._chunk(delta.part, {"reasoning_details": details}) if details else b""
+            case Event():
                 return b""
 
     def fail(self, error: SabirError) -> bytes:
@@ -829,7 +838,10 @@ class ChatEncoder:
                 return self._chunk(delta.part, {"content": delta.text})
             case "thinking":
                 field = self._fields[delta.part]
-                return self._chunk(delta.part, {field: delta.text}) if field in _THINKING_FIELDS else b""
+                said: dict[str, Any] = {field: delta.text} if field in _THINKING_FIELDS else {}
+                if details := self._details.pop(delta.part, None):
+                    said["reasoning_details"] = details
+                return self._chunk(delta.part, said) if said else b""
             case "refusal":
                 return self._chunk(delta.part, {"refusal": delta.text})
             case "audio":
@@ -852,7 +864,11 @@ class ChatEncoder:
     def _note(self, delta: Note) -> bytes:
         opening = self._openings[delta.part]
         if opening.kind == "thinking":
-            return self._chunk(delta.part, {"reasoning_details": [delta.value]})
+            if not _detail_text(delta.value) and delta.part not in self._details:
+                return self._chunk(delta.part, {"reasoning_details": [delta.value]})
+            # Details go along with the text they repeat: alone they would be read as more of it.
+            self._details.setdefault(delta.part, []).append(delta.value)
+            return b""
         if "logprob" not in mapping_of(delta.value):
             return self._chunk(delta.part, {"annotations": [delta.value]})
         logprobs = {"content": [delta.value["logprob"]]}
@@ -1128,8 +1144,7 @@ class _WireReader:
         for detail in list_of(value):
             deltas.append(Note(self._part(number, "thinking", "thinking", deltas), detail))
             # Most servers repeat the text of the details in a field of its own; Snowflake has no such field.
-            fields = mapping_of(detail)
-            if not is_repeated and (text := text_of(fields.get("text")) or text_of(fields.get("summary"))):
+            if not is_repeated and (text := _detail_text(detail)):
                 self._think(number, "reasoning_details", text, deltas)
 
     def _read_audio(self, number: int, audio: dict[str, Any], deltas: list[Delta]) -> None:
@@ -1253,6 +1268,11 @@ class _WireReader:
             state["form"] = "function_call" if index == "function_call" else "custom"
         deltas.append(Open(slot.part, "call", call_id, name, number, state or None))
         return slot
+
+
+def _detail_text(detail: Any) -> str | None:
+    fields = mapping_of(detail)
+    return text_of(fields.get("text")) or text_of(fields.get("summary"))
 
 
 def usage_from(usage: dict[str, Any]) -> Usage:

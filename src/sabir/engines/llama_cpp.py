@@ -124,9 +124,8 @@ class LlamaCpp:
         try:
             line.hold(run.cut)
             line.left()
-            if _is_exiting:
-                raise ClosedError(f"{self.name}: the process is about to end")
-            _start(lambda: self._run(run, body))
+            if not _is_exiting:
+                _start(lambda: self._run(run, body))
             while (arrived := run.wait(line, limit)) is not None:
                 limit = line.idle
                 if (chunk := self._chunk(arrived, request)) is not None:
@@ -180,22 +179,23 @@ class LlamaCpp:
         return error
 
     def _run(self, run: _Run, body: bytes) -> None:
-        # An error is put on the queue as a value: raised here, its traceback would keep the weights.
         _runs.add(run)
+        # Errors of llama.cpp become values here and are raised by the reader: a traceback would keep the weights.
+        outcome: SabirError | None = None
         try:
             self._generate(run, body)
         except SabirError as error:
-            run.arrived.put(error)
+            outcome = error
         except (ValueError, RuntimeError) as error:
             # What llama.cpp finds wrong with a request it raises before the first chunk.
             kind = EngineError if run.has_begun else BadRequestError
-            run.arrived.put(kind(f"{self.name}: {error}"))
+            outcome = kind(f"{self.name}: {error}")
         except Exception as error:  # noqa: BLE001 - nothing foreign escapes
-            run.arrived.put(EngineError(f"{self.name}: {type(error).__name__}: {error}"))
+            outcome = EngineError(f"{self.name}: {type(error).__name__}: {error}")
         _runs.discard(run)
-        # At the end of the process a waiting reader is left to wait: woken, it could only print a traceback.
+        # At the end of the process a reader on a daemon thread is left to wait: woken, it could only print a traceback.
         if not _is_exiting:
-            run.arrived.put(None)
+            run.arrived.put(outcome)
 
     def _generate(self, run: _Run, body: bytes) -> None:
         server = self._use().server(run)
