@@ -23,7 +23,7 @@ help:
 
 # stdout is the answer and nothing else; what is said on the way goes to stderr.
 ask: question .venv/.installed-ask
-	@$(BIN)/sabir ask -- "$$Q"
+	@$(BIN)/sabir ask -- "$$Q" </dev/null
 
 question:
 	@test -n "$$Q" || { echo 'usage: make ask Q="What is the capital of France?"' >&2; exit 2; }

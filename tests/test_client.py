@@ -561,6 +561,25 @@ async def test_every_refusal_is_of_the_family_and_of_the_builtin_it_resembles(su
         assert (refused.value.provider, refused.value.model, refused.value.status) == ("vllm", "x", 401)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"extra": {"x": float("nan")}},
+        {"extra": {"x": object}},
+        {"extra": {"x": {1j}}},
+        {"prompt": user(sabir.Value(value=float("inf")))},
+        {"prompt": user(sabir.Value(value={1j}))},
+    ],
+    ids=lambda call: repr(call)[:40],
+)
+async def test_what_json_cannot_say_is_refused_before_anything_is_sent(surface, call):
+    with ChatServer() as server:
+        client = surface.client(f"vllm:x@{server.url}")
+        with pytest.raises(ConfigurationError):
+            await client.ask(**{"prompt": "?", **call})
+    assert server.asked == []
+
+
 # Closing
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -241,9 +242,7 @@ def test_the_halves_of_a_character_in_two_deltas_are_joined(kind):
 def test_a_text_cut_between_any_two_utf16_units_sums_to_itself(text, cuts):
     units = text.encode("utf-16-le", "surrogatepass")
     places = sorted({0, len(units), *(2 * cut for cut in cuts if 2 * cut <= len(units))})
-    pieces = [
-        units[start:end].decode("utf-16-le", "surrogatepass") for start, end in zip(places, places[1:], strict=False)
-    ]
+    pieces = [units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(places)]
     (part,) = parts_of(Open(0, "text"), *(Text(0, piece) for piece in pieces))
     assert part.text == units.decode("utf-16-le", "surrogatepass")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import logging
 import os
 import signal
 import ssl
@@ -123,7 +124,13 @@ def taking(seconds):
 
 
 def soon():
+    """A deadline that a test waits for."""
     return Line(deadline=time.monotonic() + SOON)
+
+
+def in_time():
+    """A deadline that is only reached if something hangs."""
+    return Line(deadline=time.monotonic() + 20)
 
 
 # Answers
@@ -246,7 +253,7 @@ def test_an_event_arrives_before_the_next_is_sent(pipe):
         call.chunk(b"")
 
     async def scenario():
-        reply = await pipe.transport.send(request(server.url), soon())
+        reply = await pipe.transport.send(request(server.url), in_time())
         assert await reply.read_some() == b"data: 1\n\n"
         gates[0].open()
         assert await reply.read_some() == b"data: 2\n\n"
@@ -275,7 +282,7 @@ def test_what_came_before_a_cut_is_not_lost_on_a_slow_reader(pipe):
         call.close()
 
     async def scenario():
-        reply = await pipe.transport.send(request(server.url), soon())
+        reply = await pipe.transport.send(request(server.url), in_time())
         await pipe.sleep(0.2)
         found: list[bytes] = []
         with pytest.raises(StreamInterrupted):
@@ -346,7 +353,7 @@ def test_a_connection_closed_while_idle_is_not_used(pipe):
 
     async def scenario():
         for _ in range(3):
-            await fetch(pipe.transport, server.url, soon())
+            await fetch(pipe.transport, server.url, in_time())
             assert server.is_left_by_all()
             await pipe.sleep(0.02)
 
@@ -365,7 +372,7 @@ def test_a_connection_lost_under_a_request_may_be_tried_again_by_who_counts(pipe
         await fetch(pipe.transport, server.url)
         server.answer = second
         with pytest.raises(ConnectError) as caught:
-            await fetch(pipe.transport, server.url, soon(), method=method, body=b"")
+            await fetch(pipe.transport, server.url, in_time(), method=method, body=b"")
         assert caught.value.retryable
         assert len(server.calls) == 2
         server.answer = whole()
@@ -381,7 +388,7 @@ def test_a_connection_lost_under_a_request_may_be_tried_again_by_who_counts(pipe
 def test_nobody_listens(pipe):
     port = free_port()
     with pytest.raises(ConnectError, match=f"127.0.0.1:{port}") as caught:
-        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}/v1?key=secret", soon()))
+        pipe.go(lambda: fetch(pipe.transport, f"http://127.0.0.1:{port}/v1?key=secret", in_time()))
     assert caught.value.retryable
     assert "secret" not in str(caught.value)
 
@@ -410,7 +417,7 @@ def test_a_head_that_is_cut_is_no_answer(pipe, start, ending):
 
     with Server(answer) as server:
         with pytest.raises(ConnectError, match=server.place):
-            pipe.go(lambda: fetch(pipe.transport, server.url, soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url, in_time()))
         assert server.is_left_by_all()
 
 
@@ -421,7 +428,7 @@ def test_what_is_not_http_is_no_answer(pipe):
 
     with Server(answer) as server:
         with pytest.raises(ConnectError, match=server.place):
-            pipe.go(lambda: fetch(pipe.transport, server.url + "/?key=secret", soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url + "/?key=secret", in_time()))
         assert server.is_left_by_all()
 
 
@@ -443,7 +450,7 @@ def test_a_body_that_is_cut_never_looks_whole(pipe, line, start, ending):
         ending(call)
 
     async def scenario():
-        reply = await pipe.transport.send(request(server.url + "/?key=secret"), soon())
+        reply = await pipe.transport.send(request(server.url + "/?key=secret"), in_time())
         assert await reply.read_some() == b"hello"
         with pytest.raises(StreamInterrupted, match=server.place) as caught:
             await reply.read_some()
@@ -464,7 +471,7 @@ def test_chunks_that_are_none_interrupt_the_answer(pipe):
 
     with Server(answer) as server:
         with pytest.raises(StreamInterrupted):
-            pipe.go(lambda: fetch(pipe.transport, server.url, soon()))
+            pipe.go(lambda: fetch(pipe.transport, server.url, in_time()))
         assert server.is_left_by_all()
 
 
@@ -651,7 +658,7 @@ class Cutter:
         with pytest.raises(ClosedError):
             yield
         assert self._moment, "nobody cut anything"
-        assert time.monotonic() - self._moment < 0.3
+        assert time.monotonic() - self._moment < SLACK
 
 
 @each_way
@@ -757,7 +764,7 @@ def test_a_certificate_nobody_vouches_for(name):
     transport = make(ssl.create_default_context())
     with Server(whole(), secure=True) as server:
         with pytest.raises(ConnectError, match=r"certificate of 127\.0\.0\.1") as caught:
-            go(lambda: fetch(transport, server.url, soon()))
+            go(lambda: fetch(transport, server.url, in_time()))
         assert not caught.value.retryable
         assert server.is_left_by_all()
         assert not server.calls
@@ -767,7 +774,7 @@ def test_a_certificate_nobody_vouches_for(name):
 def test_tls_where_none_is_spoken(pipe):
     with Server(whole(), blurts=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
         with pytest.raises(ConnectError, match=f"TLS connection to {server.place}"):
-            pipe.go(lambda: fetch(pipe.transport, f"https://{server.place}", soon()))
+            pipe.go(lambda: fetch(pipe.transport, f"https://{server.place}", in_time()))
         assert server.is_left_by_all()
 
 
@@ -817,7 +824,7 @@ def test_a_keyboard_interrupt_leaves_nothing_locked():
             thread.join()
             assert server.is_left_by_all()
             server.answer = whole()
-        run(lambda: fetch(transport, server.url, soon()))
+        run(lambda: fetch(transport, server.url, in_time()))
     transport.close()
 
 
@@ -835,12 +842,16 @@ def test_a_cancelled_task_is_cancelled_and_its_connection_closed(answer, secure)
         start = time.monotonic()
         with pytest.raises(asyncio.CancelledError, match="because"):
             await task
-        assert time.monotonic() - start < 0.3
+        assert time.monotonic() - start < SLACK
         await asyncio.sleep(0.02)
         assert server.is_left_by_all()
 
     with Server(answer, secure=secure) as server:
         asyncio.run(main())
+
+
+def complaints(caplog):
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_many_answers_at_once():
@@ -873,7 +884,7 @@ def test_one_transport_serves_any_number_of_loops_and_leaves_nothing(secure, cap
         assert server.is_left_by_all()
         transport.close()
     gc.collect()
-    assert not caplog.records
+    assert not complaints(caplog)
 
 
 def test_a_loop_that_was_closed_without_its_generators_is_tidied_up(caplog):
@@ -902,7 +913,7 @@ def test_a_loop_that_was_closed_without_its_generators_is_tidied_up(caplog):
         assert server.is_left_by_all()
     with warnings.catch_warnings():
         gc.collect()
-    assert not caplog.records
+    assert not complaints(caplog)
 
 
 def test_a_transport_that_is_dropped_closes_its_sockets(caplog):
@@ -918,7 +929,7 @@ def test_a_transport_that_is_dropped_closes_its_sockets(caplog):
 
     with Server(whole()) as server:
         asyncio.run(main())
-    assert not caplog.records
+    assert not complaints(caplog)
 
 
 def test_close_on_a_thread_without_a_loop():

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from .requests import (
         Attempt,
+        Explanation,
         Notice,
         Options,
         Response,
@@ -96,6 +97,7 @@ __all__ = [
     "DeadlineExceeded",
     "EngineError",
     "FallbackExhaustedError",
+    "Explanation",
     "File",
     "FirstToken",
     "Hook",
@@ -199,6 +201,7 @@ _HOMES = {
     "system": "messages",
     "user": "messages",
     "Attempt": "requests",
+    "Explanation": "requests",
     "Notice": "requests",
     "Options": "requests",
     "Response": "requests",

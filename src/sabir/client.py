@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Self, TypeVar, Unpack, cast, final, overload
+from typing import Any, NamedTuple, Self, TypeVar, Unpack, cast, final, overload
 
 import msgspec
 
@@ -23,14 +23,15 @@ from .messages import Audio, Image, Message
 from .model import Exchange, Local, Model, Remote
 from .options import Call, Settings, checked_options, merged, phases_of, policy, seconds, whole
 from .prompts import Prompt, as_messages
-from .providers import ModelString, check_base_url, has_provider, parse_model
-from .requests import Notice, OutputSchema, Request, Response
+from .providers import ModelString, check_base_url, has_provider, is_same_server, parse_model
+from .requests import Explanation, Notice, OutputSchema, Request, Response
 from .retry import Retry
 from .runtime import Blocking, Eventful, Line, Runtime, awaitable, blocking
 from .schema import Schema, schema_of
+from .strict_json import decode_json
 from .tools import AnyTool, Toolbox
 from .transports import blocking_transport, eventful_transport
-from .turn import Turn, awaitable_stream, blocking_stream
+from .turn import Turn, awaitable_stream, blocking_stream, paired
 from .version import __version__
 
 T = TypeVar("T")
@@ -60,6 +61,16 @@ class _Target(msgspec.Struct, frozen=True):
     capabilities: frozenset[str] | None = None
     notice: Notice | None = None
     defaults: Mapping[str, Any] = {}
+
+
+class _Plan(NamedTuple):
+    """One call, checked."""
+
+    target: _Target
+    request: Request
+    tools: Toolbox
+    schema: Schema[Any] | None
+    max_tool_rounds: int
 
 
 Models = str | Engine | Sequence[str | Engine] | None
@@ -174,6 +185,48 @@ class ClientBody:
 
         `layers` are options over the client's own, each over the one before.
         """
+        plan = self._planned(messages, layers, schema, is_stream)
+        deadline = None if self._timeout is None else self._runtime.now() + self._timeout
+        line = Line(deadline=deadline, idle=self._idle_timeout, connect=self._connect_timeout)
+        exchange = Exchange(line, self._on_unsupported)
+        if plan.target.notice is not None:
+            exchange.notices.append(plan.target.notice)
+            _tell_once_on_stderr(plan.target.notice.message)
+
+        def over(turn: Turn[Any]) -> None:
+            self._live.discard(turn)
+            if when_over is not None:
+                when_over(turn)
+
+        turn: Turn[Any] = Turn(
+            runtime=self._runtime,
+            model=plan.target.model,
+            name=plan.target.name,
+            dialect=plan.target.dialect,
+            request=plan.request,
+            exchange=exchange,
+            tools=plan.tools,
+            schema=plan.schema,
+            max_tool_rounds=plan.max_tool_rounds,
+            include=include,
+            hooks=self._hooks.snapshot(),
+            when_over=over,
+        )
+        self._live.add(turn)
+        return turn
+
+    def explain(self, prompt: Prompt, *, schema: Any = None, stream: bool = False, **call: Unpack[Call]) -> Explanation:
+        """Show the exact request that `ask` (or `stream`) would send first, and what was lowered. Sends nothing."""
+        options: dict[str, Any] = dict(call)
+        messages = as_messages(prompt, options.pop("images", ()), options.pop("system", None))
+        plan = self._planned(messages, (options,), schema, stream)
+        request = msgspec.structs.replace(plan.request, messages=paired(plan.request.messages))
+        http, notices = plan.target.model.explain(request)
+        return Explanation(plan.target.name, http.method, http.url, dict(http.headers), decode_json(http.body), notices)
+
+    def _planned(
+        self, messages: tuple[Message, ...], layers: Sequence[Mapping[str, Any]], schema: Any, is_stream: bool
+    ) -> _Plan:
         if self._is_closed:
             raise ClosedError("this client has been closed; make a new one")
         checked = [self._options, *(checked_options(layer, Call) for layer in layers)]
@@ -182,7 +235,7 @@ class ClientBody:
         options = merged(target.defaults, *checked)
         options.pop("model", None)
         tools = options.pop("tools", None)
-        max_tool_rounds = options.pop("max_tool_rounds", self._max_tool_rounds)
+        max_tool_rounds = whole(options.pop("max_tool_rounds", self._max_tool_rounds), "max_tool_rounds", 0)
         toolbox = tools if isinstance(tools, Toolbox) else self._tools if tools is None else Toolbox(tools)
         shape: Schema[Any] | None = None if schema is None else schema_of(schema)
         request = Request(
@@ -195,34 +248,7 @@ class ClientBody:
         )
         _check_tool_choice(request)
         _check_capabilities(request, target)
-        deadline = None if self._timeout is None else self._runtime.now() + self._timeout
-        line = Line(deadline=deadline, idle=self._idle_timeout, connect=self._connect_timeout)
-        exchange = Exchange(line, self._on_unsupported)
-        if target.notice is not None:
-            exchange.notices.append(target.notice)
-            _tell_once_on_stderr(target.notice.message)
-
-        def over(turn: Turn[Any]) -> None:
-            self._live.discard(turn)
-            if when_over is not None:
-                when_over(turn)
-
-        turn: Turn[Any] = Turn(
-            runtime=self._runtime,
-            model=target.model,
-            name=target.name,
-            dialect=target.dialect,
-            request=request,
-            exchange=exchange,
-            tools=toolbox,
-            schema=shape,
-            max_tool_rounds=whole(max_tool_rounds, "max_tool_rounds", 0),
-            include=include,
-            hooks=self._hooks.snapshot(),
-            when_over=over,
-        )
-        self._live.add(turn)
-        return turn
+        return _Plan(target, request, toolbox, shape, max_tool_rounds)
 
     def close(self) -> None:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
@@ -247,13 +273,14 @@ class ClientBody:
         listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
         if not listed:
             raise ConfigurationError("a client needs at least one model, as in Client('openai:gpt-4o-mini')")
-        owners = {parse_model(item).provider.name for item in listed if isinstance(item, str)}
+        named = [parse_model(item) for item in listed if isinstance(item, str)]
+        owners = {(each.provider.name, each.base_url or self._base_url or each.provider.url) for each in named}
         if len(owners) > 1 and (self._api_key or self._base_url):
             raise ConfigurationError(
-                f"api_key= and base_url= are for one provider, and these models have several ({', '.join(owners)}); "
-                "make a client for each"
+                "api_key= and base_url= are for one server, and these models have several: "
+                f"{', '.join(sorted(f'{name} at {address}' for name, address in owners))}; make a client for each"
             )
-        self._own_provider = next(iter(owners)) if len(owners) == 1 else None
+        self._own_server = next(iter(owners)) if len(owners) == 1 else None
         targets = [self._target(item) if isinstance(item, str) else self._engine_target(item) for item in listed]
         return tuple(msgspec.structs.replace(target, notice=notice) for target in targets)
 
@@ -284,14 +311,17 @@ class ClientBody:
 
     def _remote(self, named: ModelString) -> Model:
         row = named.provider
-        # The client's own address and key are for the provider it was made with, and for no other.
-        is_own = row.name == self._own_provider
-        base_url = named.base_url or (self._base_url if is_own else None)
+        # The client's own address and key are for the server it was made with, and for no other.
+        own_provider, own_address = self._own_server or (None, None)
+        base_url = named.base_url or (self._base_url if row.name == own_provider else None)
+        is_own = row.name == own_provider and is_same_server(base_url or str(row.url), str(own_address))
         key = find_key(row, base_url, self._api_key if is_own else None)
         remote = Remote(row.name, row.dialect, base_url or cast("str", row.url), key, self._runtime, _USER_AGENT)
         return Retry(remote, self._runtime, self._max_attempts)
 
     def _local(self, named: ModelString) -> Model:
+        if named.provider.name == (self._own_server or ("",))[0] and (self._base_url or self._api_key):
+            raise ConfigurationError(f"{named} runs in this process: it takes no base_url= and no api_key=")
         room = import_module(f"sabir.engines.{named.provider.engine}")
         engine: Engine = room.engine(named.id, named.provider)
         self._engines.append(engine)
@@ -322,6 +352,10 @@ class _Handle:
     def hooks(self) -> Hooks:
         """The hooks that watch the calls; a change takes effect with the next call."""
         return self._body.hooks
+
+    def explain(self, prompt: Prompt, *, schema: Any = None, stream: bool = False, **call: Unpack[Call]) -> Explanation:
+        """Show the exact request that `ask` (or `stream`) would send first, and what was lowered. Sends nothing."""
+        return self._body.explain(prompt, schema=schema, stream=stream, **call)
 
     def close(self) -> None:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
@@ -407,7 +441,7 @@ def _check_capabilities(request: Request, target: _Target) -> None:
 
 
 def _tell_once_on_stderr(message: str) -> None:
-    if not _told:
+    if not _told and sys.stderr is not None:
         _told.append(True)
         sys.stderr.write(f"sabir: {message}\n")
 

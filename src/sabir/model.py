@@ -17,6 +17,7 @@ from .dialects.failures import request_id
 from .engines import Engine
 from .errors import (
     BadRequestError,
+    ConfigurationError,
     DeadlineExceeded,
     SabirError,
     SabirWarning,
@@ -67,6 +68,10 @@ class Model(Protocol):
 
     def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]: ...
 
+    def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        """What would be sent, without its key, and what was lowered for it."""
+        ...
+
 
 @final
 class Remote:
@@ -85,7 +90,7 @@ class Remote:
     async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
         exchange.request_id = None
         try:
-            http, notices = self._dialect.encode_request(request)
+            http, notices = _encoded(self._dialect, request)
             exchange.report(notices)
             reply = await self._runtime.send(self._addressed(http), exchange.line)
             try:
@@ -102,6 +107,13 @@ class Remote:
                 reply.close()
         except SabirError as error:
             raise self._told(error, request, exchange) from None
+
+    def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        http, notices = _encoded(self._dialect, request)
+        sent = self._addressed(http)
+        names = {self._key.header()[0]} if self._key else set[str]()
+        headers = tuple((name, "…" if name in names else value) for name, value in sent.headers)
+        return HttpRequest(sent.method, sent.url, headers, sent.body), notices
 
     def _addressed(self, http: HttpRequest) -> HttpRequest:
         own = {name.lower() for name, _ in http.headers}
@@ -172,13 +184,28 @@ class Local:
     async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
         try:
             if self._dialect is not None:
-                exchange.report(self._dialect.encode_request(request)[1])
+                exchange.report(_encoded(self._dialect, request)[1])
             async with aclosing(self._runtime.pull(lambda: self._engine.deltas(request, exchange.line))) as deltas:
                 async for delta in deltas:
                     yield [delta]
         except SabirError as error:
             error.provider, error.model = error.provider or self._provider, error.model or request.model
             raise
+
+    def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        if self._dialect is None:
+            raise UnsupportedError(f"{self._provider} is an engine without a wire format: there is nothing to show")
+        http, notices = _encoded(self._dialect, request)
+        return HttpRequest("CALL", f"{self._provider}:{http.url}", http.headers, http.body), notices
+
+
+def _encoded(dialect: Dialect, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+    try:
+        return dialect.encode_request(request)
+    except SabirError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
 
 
 def _is_unlabelled_stream(request: Request, reply: Reply) -> bool:

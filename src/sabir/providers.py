@@ -102,8 +102,8 @@ PROVIDERS: dict[str, Provider] = {
             engine="llama_cpp",
             model="pico",
             capabilities=frozenset({"tools", "thinking", "structured"}),
-            # At this size chance is no help.
-            defaults={"temperature": 0.0},
+            # At this size chance is no help, and an answer that has lost its way does not find its end.
+            defaults={"temperature": 0.0, "max_tokens": 512},
         ),
     )
 }

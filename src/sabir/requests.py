@@ -130,6 +130,17 @@ class Notice(msgspec.Struct, frozen=True):
         return self.message
 
 
+class Explanation(msgspec.Struct, frozen=True):
+    """A request as it would be sent, the key's header shown as dots; `notices` say what was lowered."""
+
+    model: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: Any
+    notices: tuple[Notice, ...]
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """One request that was made: its outcome in a word, and the seconds it took until then."""
 

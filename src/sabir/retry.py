@@ -9,7 +9,7 @@ from typing import final
 from .deltas import Delta
 from .errors import SabirError
 from .model import Exchange, Model
-from .requests import Attempt, Request
+from .requests import Attempt, HttpRequest, Notice, Request
 from .runtime import Runtime
 
 # Back-off doubles from the first to the second, with jitter of half of it, so that clients do not return in step.
@@ -50,6 +50,9 @@ class Retry:
                 exchange.attempts.append(self._attempt("answered", began, waited, exchange, None))
                 return
             await self._runtime.sleep(waited, exchange.line)
+
+    def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        return self._model.explain(request)
 
     def _attempt(self, outcome: str, began: float, waited: float, exchange: Exchange, status: int | None) -> Attempt:
         seconds = self._runtime.now() - began

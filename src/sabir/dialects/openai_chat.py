@@ -583,7 +583,7 @@ def _read_block(block: dict[str, Any], where: str) -> Part:
             kind = {"wav": "audio/wav", "mp3": "audio/mpeg"}.get(str(block["input_audio"].get("format")))
             if kind is not None and (decoded := _from_base64(data)) is not None:
                 return Audio(data=decoded, media_type=kind)
-        case "file" if isinstance(file := block.get("file"), dict):
+        case "file" if is_object(file := block.get("file")):
             return _read_file(file) or ServerItem(kind="file", state=ProviderState(NAME, {}))
         case "text" | "image_url":
             raise _refused(where, f"a {block['type']} part without its {block['type']}")
