@@ -57,9 +57,16 @@ Say = str | ToolCall | tuple[int, dict[str, Any]]
 class ChatServer:
     """Chat completions over HTTP: `answer` gets each body and says a text, a tool call, or a status and an error."""
 
-    def __init__(self, answer: Callable[[dict[str, Any]], Say] = lambda body: "Hello there!", pause: float = 0) -> None:
+    def __init__(
+        self,
+        answer: Callable[[dict[str, Any]], Say] = lambda body: "Hello there!",
+        *,
+        pause: float = 0,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.answer = answer
         self.pause = pause
+        self.headers = headers or {}
         self.asked: list[Asked] = []
         self.connections: set[Any] = set()
         self._server = _Listener(("127.0.0.1", 0), _Handler)
@@ -122,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = json.dumps(value).encode()
         time.sleep(self.server.owner.pause)
         self.send_response(status)
+        for name, value in self.server.owner.headers.items():
+            self.send_header(name, value)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.end_headers()

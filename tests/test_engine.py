@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from sabir import errors
-from sabir.deltas import Assembler, Head, Text
+from sabir.deltas import Assembler, Event, Text
 from sabir.dialects.openai_chat import OpenAIChat
 from sabir.engines import llama_cpp
 from sabir.engines.llama_cpp import LlamaCpp, engine, pico_path
@@ -178,11 +178,12 @@ def test_a_request_that_does_not_stream_is_answered_alike(pico):
     assert plain == streamed
 
 
-def test_nothing_of_the_prompts_progress_is_shown_unless_asked_for(pico):
+def test_the_progress_of_reading_the_prompt_is_an_event_for_who_asks(pico):
     quiet = list(pico.deltas(question("Hello there. " * 100, max_tokens=1), Line()))
     asked = list(pico.deltas(question("Hello again. " * 100, max_tokens=1, extra={"return_progress": True}), Line()))
     assert "prompt_progress" not in repr(quiet)
-    assert "prompt_progress" in repr([delta for delta in asked if type(delta) is Head])
+    progress = [delta.raw["prompt_progress"] for delta in asked if type(delta) is Event]
+    assert progress[-1]["processed"] == progress[-1]["total"]
 
 
 def test_thinking_comes_as_thinking(pico):
@@ -372,10 +373,10 @@ def test_a_second_engine_costs_no_memory_and_the_last_one_frees_it(tmp_path):
     text(two, "Hello")
     assert resident() - loaded < 5e6
     one.close()
-    assert threads() == threads_loaded
+    until(lambda: threads() <= threads_loaded)
     assert resident() - before > 60e6
     two.close()
-    assert threads() - threads_before <= 1  # llama.cpp keeps the thread of its log
+    until(lambda: threads() - threads_before <= 1)  # llama.cpp keeps the thread of its log
     assert resident() - before < 20e6
 
 
@@ -415,8 +416,8 @@ def test_loading_and_freeing_leaves_nothing_behind(own):
     memory, counts = resident(), (threads(), files())
     for _ in range(20):
         once()
-    assert resident() - memory < 10e6
-    assert (threads(), files()) == counts
+    assert resident() - memory < 60e6  # of the 200 MB that were loaded and freed
+    until(lambda: threads() <= counts[0] and files() <= counts[1])
 
 
 def test_after_close_it_refuses(own):

@@ -18,18 +18,18 @@ from .chat import AsyncChat, Chat, ChatBody, chat_settings
 from .credentials import find_key
 from .engines import Engine
 from .errors import ClosedError, ConfigurationError, UnsupportedError
-from .hooks import Hook, Hooks
+from .hooks import Hooks
 from .messages import Audio, Image, Message
 from .model import Exchange, Local, Model, Remote
 from .options import Call, Settings, checked_options, merged, phases_of, policy, seconds, whole
 from .prompts import Prompt, as_messages
 from .providers import ModelString, check_base_url, has_provider, is_same_server, parse_model
-from .requests import Explanation, Notice, OutputSchema, Request, Response
+from .requests import Explanation, Notice, OutputSchema, Request, Response, Secret
 from .retry import Retry
 from .runtime import Blocking, Eventful, Line, Runtime, awaitable, blocking
 from .schema import Schema, schema_of
 from .strict_json import decode_json
-from .tools import AnyTool, Toolbox
+from .tools import Toolbox
 from .transports import blocking_transport, eventful_transport
 from .turn import Turn, awaitable_stream, blocking_stream, paired
 from .version import __version__
@@ -85,18 +85,22 @@ class ClientBody:
         runtime: Callable[[], Runtime],
         settings: Settings,
     ) -> None:
-        options = dict(settings)
-        self._base_url = cast("str | None", options.pop("base_url", None))
-        self._api_key = cast("str | None", options.pop("api_key", None))
-        self._timeout = seconds(options.pop("timeout", TIMEOUT), "timeout")
-        self._idle_timeout = seconds(options.pop("idle_timeout", IDLE_TIMEOUT), "idle_timeout")
-        self._connect_timeout = seconds(options.pop("connect_timeout", CONNECT_TIMEOUT), "connect_timeout")
+        options = checked_options(settings, Settings)
+        # Of a limit, None is not "unset" but "no limit".
+        self._timeout = seconds(settings.get("timeout", TIMEOUT), "timeout")
+        self._idle_timeout = seconds(settings.get("idle_timeout", IDLE_TIMEOUT), "idle_timeout")
+        self._connect_timeout = seconds(settings.get("connect_timeout", CONNECT_TIMEOUT), "connect_timeout")
+        for limit in ("timeout", "idle_timeout", "connect_timeout"):
+            options.pop(limit, None)
+        self._base_url: str | None = options.pop("base_url", None)
+        api_key = options.pop("api_key", None)
+        self._api_key = Secret(api_key) if isinstance(api_key, str) else api_key
         self._max_attempts = whole(options.pop("max_attempts", MAX_ATTEMPTS), "max_attempts", 1)
         self._max_tool_rounds = whole(options.pop("max_tool_rounds", MAX_TOOL_ROUNDS), "max_tool_rounds", 0)
         self._on_unsupported = policy(options.pop("on_unsupported", "warn"))
-        self._hooks = Hooks(cast("Iterable[Hook]", options.pop("hooks", ())))
-        self._tools = Toolbox(cast("Iterable[AnyTool]", options.pop("tools", ())))
-        self._options = checked_options(options, Settings)
+        self._hooks = Hooks(options.pop("hooks", ()))
+        self._tools = Toolbox(options.pop("tools", ()))
+        self._options = options
         if self._base_url is not None:
             check_base_url(self._base_url)
         self._runtime = runtime()
@@ -186,8 +190,7 @@ class ClientBody:
         `layers` are options over the client's own, each over the one before.
         """
         plan = self._planned(messages, layers, schema, is_stream)
-        deadline = None if self._timeout is None else self._runtime.now() + self._timeout
-        line = Line(deadline=deadline, idle=self._idle_timeout, connect=self._connect_timeout)
+        line = Line(idle=self._idle_timeout, connect=self._connect_timeout)
         exchange = Exchange(line, self._on_unsupported)
         if plan.target.notice is not None:
             exchange.notices.append(plan.target.notice)
@@ -205,6 +208,7 @@ class ClientBody:
             dialect=plan.target.dialect,
             request=plan.request,
             exchange=exchange,
+            timeout=self._timeout,
             tools=plan.tools,
             schema=plan.schema,
             max_tool_rounds=plan.max_tool_rounds,
@@ -285,6 +289,8 @@ class ClientBody:
         return tuple(msgspec.structs.replace(target, notice=notice) for target in targets)
 
     def _target(self, text: str) -> _Target:
+        if not isinstance(text, str):
+            raise ConfigurationError(f"a model is named by a string like 'openai:gpt-4o-mini', not {text!r}")
         if (known := self._targets.get(text)) is None:
             known = self._targets[text] = self._resolved(text)
         return known

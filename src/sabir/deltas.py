@@ -172,11 +172,19 @@ class Assembler:
         numbers = {0, *(draft.opening.choice for draft in self._drafts), *self.finishes}
         return tuple(self.message(number) for number in range(max(numbers) + 1))
 
-    def message(self, choice: int = 0) -> Message:
-        """The message as far as it has come."""
+    def message(self, choice: int = 0, *, is_partial: bool = False) -> Message:
+        """The message as far as it has come; a call that has no name yet is no part of a partial one.
+
+        Raises:
+            StreamProtocolError: a call never got a name.
+        """
         return Message(
             "assistant",
-            tuple(draft.part(self._dialect, self.model) for draft in self._drafts if draft.opening.choice == choice),
+            tuple(
+                draft.part(self._dialect, self.model)
+                for draft in self._drafts
+                if draft.opening.choice == choice and not (is_partial and draft.is_nameless)
+            ),
             id=self.id,
             model=self.model,
             state=_state(self._dialect, self.model, self._state),
@@ -211,6 +219,10 @@ class _Draft:
         self.data: list[bytes] = []
         self.notes: list[Any] = []
         self.closed = False
+
+    @property
+    def is_nameless(self) -> bool:
+        return self.opening.kind == "call" and not self.name
 
     def merge(self, delta: State) -> None:
         for field, late in (("id", delta.id), ("name", delta.name)):

@@ -19,6 +19,7 @@ from .errors import (
     BadRequestError,
     ConfigurationError,
     DeadlineExceeded,
+    EngineError,
     SabirError,
     SabirWarning,
     StreamInterrupted,
@@ -95,7 +96,8 @@ class Remote:
             reply = await self._runtime.send(self._addressed(http), exchange.line)
             try:
                 exchange.request_id = request_id(reply.headers)
-                await self._refuse_error(reply)
+                if (refusal := await self._refusal(reply)) is not None:
+                    raise refusal
                 if "event-stream" in reply.headers.get("content-type", "") or _is_unlabelled_stream(request, reply):
                     async with aclosing(self._streamed(reply, exchange.line)) as batches:
                         async for batch in batches:
@@ -106,7 +108,8 @@ class Remote:
             finally:
                 reply.close()
         except SabirError as error:
-            raise self._told(error, request, exchange) from None
+            # Without the frames below: reports show variables, bodies are among them, and servers repeat keys.
+            raise self._told(error, request, exchange).with_traceback(None) from None
 
     def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         http, notices = _encoded(self._dialect, request)
@@ -118,21 +121,22 @@ class Remote:
     def _addressed(self, http: HttpRequest) -> HttpRequest:
         own = {name.lower() for name, _ in http.headers}
         # A header of the caller's takes the place of ours, never of the key.
-        ours = tuple(header for header in self._headers if header[0] not in own or header[0] == "authorization")
-        theirs = tuple(header for header in http.headers if not (self._key and header[0].lower() == "authorization"))
+        key = self._key.header()[0] if self._key else None
+        ours = tuple(header for header in self._headers if header[0] not in own or header[0] == key)
+        theirs = tuple(header for header in http.headers if header[0].lower() != key)
         return HttpRequest(http.method, self._url + http.url, (*ours, *theirs), http.body)
 
-    async def _refuse_error(self, reply: Reply) -> None:
+    async def _refusal(self, reply: Reply) -> SabirError | None:
         if 200 <= reply.status < 300:
-            return
+            return None
         if 300 <= reply.status < 400:
-            raise BadRequestError(
+            return BadRequestError(
                 f"{self._url} answered with a redirect (HTTP {reply.status}), which is never followed, since the key "
                 "would go along; set base_url to the final address",
                 status=reply.status,
             )
         body = await _read_all(reply, MAX_ERROR_BODY)
-        raise self._dialect.decode_error(reply.status, reply.headers, body)
+        return self._dialect.decode_error(reply.status, reply.headers, body)
 
     async def _streamed(self, reply: Reply, line: Line) -> AsyncGenerator[list[Delta], None]:
         decoder = self._dialect.decoder()
@@ -168,6 +172,7 @@ class Remote:
             error.message = self._key.removed_from(error.message)
             error.args = (error.message,)
             error.body = error.body and self._key.removed_from(error.body)
+            error.code = error.code and self._key.removed_from(error.code)
         return error
 
 
@@ -191,6 +196,12 @@ class Local:
         except SabirError as error:
             error.provider, error.model = error.provider or self._provider, error.model or request.model
             raise
+        except Exception as error:
+            raise EngineError(
+                f"{self._provider} failed: {type(error).__name__}: {error}",
+                provider=self._provider,
+                model=request.model,
+            ) from error
 
     def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         if self._dialect is None:

@@ -73,7 +73,11 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         ConfigurationError: one is not known (the nearest is named), or has a wrong type.
     """
     names = known.__annotations__
-    for name in options:
+    for name, value in options.items():
+        if name in ("tools", "hooks") and not _is_several(value):
+            raise ConfigurationError(f"{name} is a list, as in {name}=[…], not {type(value).__name__}")
+        if name in ("model", "base_url") and not isinstance(value, str | None):
+            raise ConfigurationError(f"{name} is a text, not {type(value).__name__}")
         if name not in names:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
@@ -88,6 +92,8 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         given["stop"] = (stop,)
     elif stop is not None:
         given["stop"] = tuple(stop)
+    # Copies, so that what the caller changes afterwards changes nothing here.
+    given.update({name: dict(given[name]) for name in ("headers", "extra") if name in given})
     return given
 
 
@@ -99,6 +105,8 @@ def phases_of(include: Iterable[str] | None) -> frozenset[str]:
     """
     if include is None:
         return _ALL_PHASES
+    if not isinstance(include, Iterable):
+        raise ConfigurationError(f"include is a list of phases, as in include=['generating'], not {include!r}")
     chosen = frozenset([include] if isinstance(include, str) else include)
     if unknown := chosen - _ALL_PHASES:
         raise ConfigurationError(f"{min(map(str, unknown))!r} is no phase; there are: {', '.join(sorted(_ALL_PHASES))}")
@@ -126,6 +134,10 @@ def policy(value: Any) -> Any:
     if value not in get_args(OnUnsupported):
         raise ConfigurationError(f"on_unsupported is one of {', '.join(get_args(OnUnsupported))}, not {value!r}")
     return value
+
+
+def _is_several(value: Any) -> bool:
+    return value is None or (isinstance(value, Iterable) and not isinstance(value, (str, bytes)))
 
 
 def _option_error(message: str) -> str:

@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from .dialects import Dialect, Unsupported
 from .dialects.openai_chat import OPEN_PARAMETERS, OPENAI_PARAMETERS, OpenAIChat
 from .errors import ConfigurationError
+
+KeyHeader = Literal["authorization", "x-api-key"]
 
 CAPABILITIES = frozenset({"tools", "thinking", "vision", "audio", "structured"})
 
@@ -27,6 +29,7 @@ class Provider:
     Attributes:
         url: its own address, to which the environment's key may go; None for a model in this process.
         key: the variable that holds the key; None if it wants none.
+        key_header: the header that carries the key.
         engine: the engine that runs its models in this process.
         model: the only model id there is, where a bare provider name is a model string.
         capabilities: what all its models can do; None where that differs or is not known.
@@ -37,6 +40,7 @@ class Provider:
     dialect: Dialect = field(default_factory=OpenAIChat)
     url: str | None = None
     key: str | None = None
+    key_header: KeyHeader = "authorization"
     engine: str | None = None
     model: str | None = None
     capabilities: frozenset[str] | None = None
@@ -160,6 +164,8 @@ def check_base_url(address: str) -> None:
     Raises:
         ConfigurationError: not http(s), no host, or with a query, a fragment or a password in it.
     """
+    if not isinstance(address, str):
+        raise ConfigurationError(f"base_url is a text like 'https://host/v1', not {address!r}")
     try:
         parts = urlsplit(address)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

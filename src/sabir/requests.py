@@ -106,6 +106,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: ProviderState | None = None
 
 
+class Secret(str):
+    """A text that shows as dots, wherever something prints the variables of a program. On the wire it is itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
 class HttpRequest(msgspec.Struct, frozen=True):
     """An HTTP request. Its repr names the headers but shows no value, since one of them is the key."""
 

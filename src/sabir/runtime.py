@@ -189,13 +189,17 @@ class Blocking:
         return await self._transport.send(request, line)
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        return _guests.wait(result) if inspect.isawaitable(result) else result
+        try:
+            result = function(*args, **kwargs)
+            return _guests.wait(result) if inspect.isawaitable(result) else result
+        except asyncio.CancelledError:
+            raise _cancelled_itself() from None
 
     async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
         done: queue.SimpleQueue[tuple[int, Outcome] | None] = queue.SimpleQueue()
 
         def work(index: int, job: Job[T]) -> None:
+            _line_of_this_job.set(line)
             done.put((index, Outcome.of(lambda: run(job))))
 
         def cut() -> None:
@@ -262,35 +266,48 @@ class Eventful:
         return await self._transport.send(request, line)
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs) if _is_async(function) else await self._on_thread(function, args, kwargs)
-        if not inspect.isawaitable(result):
-            return result
         token = _in_awaitable_code.set(True)
         try:
-            return await result
+            result = function(*args, **kwargs) if _is_async(function) else await self._on_thread(function, args, kwargs)
+            return await result if inspect.isawaitable(result) else result
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _cancelled_itself() from None
         finally:
             _in_awaitable_code.reset(token)
 
     async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
         loop = asyncio.get_running_loop()
-        together = asyncio.gather(*(job() for job in jobs), return_exceptions=True)
+        was_cut: asyncio.Future[None] = loop.create_future()
 
         def cut() -> None:
-            _call_soon(loop, together.cancel)
+            _call_soon(loop, lambda: None if was_cut.done() else was_cut.set_result(None))
 
+        tasks = [loop.create_task(job()) for job in jobs]
         line.hold(cut)
         try:
-            outcomes = await together
-        except asyncio.CancelledError:
-            if line.aborted:
-                raise line.cut_error() from None
-            raise
+            left: set[asyncio.Future[Any]] = set(tasks)
+            while left and not was_cut.done():
+                _, left = await asyncio.wait({*left, was_cut}, return_when=asyncio.FIRST_COMPLETED)
+                left.discard(was_cut)
+            if left:
+                raise line.cut_error()
         finally:
             line.release(cut)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return cast("list[T]", outcomes)
+            # One that is deaf to its cancellation is left behind, and what it raises then is nobody's any more.
+            if unfinished := [task for task in tasks if not task.done()]:
+                for task in unfinished:
+                    task.add_done_callback(_forget)
+                    task.cancel()
+                await asyncio.sleep(0)
+        for failed in tasks:
+            if failed.cancelled():
+                raise _cancelled_itself()
+            if (error := failed.exception()) is not None:
+                raise error
+        return [task.result() for task in tasks]
 
     async def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
         # The pump may run ahead without bound: what an engine can produce is bounded by its model's context.
@@ -392,6 +409,8 @@ class Outcome:
         return self.value
 
 
+# The line of the gather that this thread works for: what a job waits for ends with it.
+_line_of_this_job = contextvars.ContextVar[Line | None]("sabir_line", default=None)
 # True while a user's coroutine runs on the caller's loop: a blocking call made there would stall that loop.
 _in_awaitable_code = contextvars.ContextVar("sabir_in_awaitable_code", default=False)
 
@@ -485,13 +504,22 @@ class _Guests:
             tasks.append(task)
             task.add_done_callback(finish)
 
+        def cancel() -> None:
+            _call_soon(loop, lambda: [task.cancel() for task in tasks])
+
         loop = self._loop(depth)
+        line = _line_of_this_job.get()
         loop.call_soon_threadsafe(start)
+        if line is not None:
+            line.hold(cancel)
         try:
             return cast("T", done.get().result())
         except BaseException:
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            cancel()
             raise
+        finally:
+            if line is not None:
+                line.release(cancel)
 
     def forget(self) -> None:
         """After a fork: the threads of these loops did not come along."""
@@ -511,6 +539,15 @@ class _Guests:
 _guests = _Guests()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_guests.forget)
+
+
+def _cancelled_itself() -> RuntimeError:
+    return RuntimeError("the function cancelled itself")
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _spawn(work: Callable[[], None]) -> None:

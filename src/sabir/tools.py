@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast, final
 
 import msgspec
@@ -80,6 +80,9 @@ class Toolbox:
         self._tools: dict[str, Tool | ToolSpec] = {}
         for tool in tools:
             self._add(tool)
+
+    def __iter__(self) -> Iterator[Tool | ToolSpec]:
+        return iter(self._tools.values())
 
     def __len__(self) -> int:
         return len(self._tools)

@@ -50,6 +50,7 @@ class Turn(Generic[T]):
         dialect: str,
         request: Request,
         exchange: Exchange,
+        timeout: float | None,
         tools: Toolbox,
         schema: Schema[T] | None,
         max_tool_rounds: int,
@@ -60,6 +61,7 @@ class Turn(Generic[T]):
         self.history = request.messages
         self.exchange = exchange
         self._runtime = runtime
+        self._timeout = timeout
         self._model = model
         self._name = name
         self._dialect = dialect
@@ -88,6 +90,10 @@ class Turn(Generic[T]):
         return self._response is not None or self._error is not None
 
     @property
+    def is_cancelled(self) -> bool:
+        return self._response is not None and self._response.finish_reason == "cancelled"
+
+    @property
     def response(self) -> Response[T]:
         """The whole answer; of a turn closed early, what had come, with the finish reason "cancelled".
 
@@ -105,8 +111,8 @@ class Turn(Generic[T]):
 
     async def chunks(self) -> AsyncGenerator[list[StreamChunk], None]:
         """Do the work; yields what there is to see, in batches."""
-        self.start()
         try:
+            self.start()
             async with aclosing(self._rounds()) as batches:
                 async for batch in batches:
                     yield batch
@@ -129,10 +135,18 @@ class Turn(Generic[T]):
         return self.response
 
     def start(self) -> None:
-        """Tell the hooks, once."""
+        """Begin: the deadline runs from here, and the hooks are told.
+
+        Raises:
+            ClosedError: the turn was ended before it began.
+        """
+        if self.is_over:
+            raise self.exchange.line.cut_error()
         if not self._is_started:
             self._is_started = True
             self._began = self._runtime.now()
+            if self._timeout is not None:
+                self.exchange.line.deadline = self._began + self._timeout
             if self._hooks:
                 tell(self._hooks, "on_start", CallStarted(self._name, self._request.messages))
 
@@ -143,8 +157,10 @@ class Turn(Generic[T]):
             self._settle(lambda: self._make_response(self._partial(), "cancelled", None), None)
 
     def _end_with(self, error: Exception) -> None:
-        if isinstance(error, SabirError) and error.partial is None:
-            error.partial = self._partial()
+        if isinstance(error, SabirError):
+            error.model = error.model or self._request.model
+            if error.partial is None:
+                error.partial = self._partial()
         self.exchange.line.abort()
         self._settle(None, error)
 
@@ -261,11 +277,7 @@ class Turn(Generic[T]):
         return self._schema.parse(message.text)
 
     def _partial(self) -> Message:
-        try:
-            return self._assembler.message()
-        except SabirError:
-            # A call that has no name yet is no part that could be shown; what came before it is.
-            return Message("assistant", ())
+        return self._assembler.message(is_partial=True)
 
     def _make_response(self, message: Message, finish: FinishReason, parsed: Any) -> Response[Any]:
         exchange = self.exchange
@@ -308,6 +320,15 @@ class _Reader(Generic[T]):
         self._batches = turn.chunks()
         self._ready: deque[StreamChunk] = deque()
 
+    def _check_end(self) -> None:
+        """Tell the end of an answer from the end of a stream that was closed before it.
+
+        Raises:
+            ClosedError: there was more to come.
+        """
+        if self._turn.is_cancelled:
+            raise self._turn.exchange.line.cut_error()
+
     @property
     def response(self) -> Response[T]:
         """What `ask` would have returned, once the stream has ended.
@@ -340,6 +361,7 @@ class Stream(_Reader[T]):
             try:
                 self._ready.extend(run(self._batches.__anext__))
             except StopAsyncIteration:
+                self._check_end()
                 raise StopIteration from None
         return self._ready.popleft()
 
@@ -368,7 +390,11 @@ class AsyncStream(_Reader[T]):
 
     async def __anext__(self) -> StreamChunk:
         while not self._ready:
-            self._ready.extend(await self._batches.__anext__())
+            try:
+                self._ready.extend(await self._batches.__anext__())
+            except StopAsyncIteration:
+                self._check_end()
+                raise
         return self._ready.popleft()
 
     async def __aenter__(self) -> AsyncStream[T]:
@@ -376,7 +402,11 @@ class AsyncStream(_Reader[T]):
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-        await self._batches.aclose()
+        try:
+            await self._batches.aclose()
+        except RuntimeError:
+            # Another task is reading: the line that was just cut wakes it, and it cleans up.
+            pass
 
 
 def blocking_stream(method: Callable[Concatenate[Any, P], Turn[T]]) -> Callable[Concatenate[Any, P], Stream[T]]:
@@ -430,12 +460,14 @@ def _not_run(calls: Iterable[ToolCall]) -> Message:
 def _with_ids(message: Message, history: tuple[Message, ...]) -> Message:
     """The message with an id on every call, unlike any other in the history; given ones are marked synthetic."""
     calls = message.tool_calls
-    ids = [call.id for call in calls]
-    if not calls or (None not in ids and len(set(ids)) == len(ids)):
+    if not calls:
         return message
-    taken = {call.id for earlier in history for call in earlier.tool_calls} | set(ids)
+    ids = [call.id for call in calls]
+    seen: set[str | None] = {None, *(call.id for earlier in history for call in earlier.tool_calls)}
+    if len(set(ids)) == len(ids) and seen.isdisjoint(ids):
+        return message
+    taken = {*seen, *ids}
     parts: list[Part] = []
-    seen: set[str | None] = {None}
     number = 0
     for part in message.parts:
         if isinstance(part, ToolCall) and part.id in seen:

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakValueDictionary
 
-from ..deltas import Delta
+from ..deltas import Delta, Event
 from ..dialects import mapping_of
 from ..dialects.openai_chat import OpenAIChat
 from ..errors import BadRequestError, ClosedError, ConfigurationError, EngineError, SabirError
@@ -128,8 +128,11 @@ class LlamaCpp:
                 _start(lambda: self._run(run, body))
             while (arrived := run.wait(line, limit)) is not None:
                 limit = line.idle
-                if (chunk := self._chunk(arrived, request)) is not None:
+                chunk = self._chunk(arrived)
+                if "prompt_progress" not in chunk:
                     yield from decoder.event(chunk)
+                elif request.extra.get("return_progress"):
+                    yield Event(chunk)
         finally:
             run.cut()
             line.release(run.cut)
@@ -158,12 +161,10 @@ class LlamaCpp:
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
 
-    def _chunk(self, arrived: bytes, request: Request) -> dict[str, Any] | None:
+    def _chunk(self, arrived: bytes) -> dict[str, Any]:
         chunk: dict[str, Any] = decode_json(arrived)
         if failure := mapping_of(chunk.get("error")):
             raise self._refused(failure, arrived)
-        if "prompt_progress" in chunk and not request.extra.get("return_progress"):
-            return None
         # llama.cpp says the path of the file, which is nobody's business.
         return {**chunk, "model": self.name}
 
