@@ -148,7 +148,7 @@ async def test_tool_choice_is_obeyed(surface, address):
         raise AssertionError("it is not run")
 
     options = {"tools": [get_weather], "max_tool_rounds": 0}
-    forced = await client.ask("Hello", tool_choice="required", **options)
+    forced = await client.ask("What is the weather in Oslo?", tool_choice="required", max_tokens=100, **options)
     assert forced.finish_reason == "tool_calls"
     assert [call.name for call in forced.tool_calls] == ["get_weather"]
     assert not (await client.ask("What is the weather in Oslo?", tool_choice="none", **options)).tool_calls
@@ -248,7 +248,7 @@ async def test_a_stream_that_is_left_frees_the_server(surface, address):
                 break
         assert stream.response.finish_reason == "cancelled"
     assert await surface.in_thread(lambda: until(lambda: is_idle(address), 1.0))
-    assert (await client.ask("What is the capital of Peru?", timeout=5)).text == "The capital of Peru is Lima."
+    assert (await client.ask("What is the capital of Peru?", max_tokens=50)).text == "The capital of Peru is Lima."
 
 
 async def test_a_deadline_frees_the_server(surface, address):
@@ -257,7 +257,8 @@ async def test_a_deadline_frees_the_server(surface, address):
     with pytest.raises(errors.DeadlineExceeded):
         await client.ask("Hello", extra=ENDLESS)
     assert time.monotonic() - began < 1
-    assert await surface.in_thread(lambda: until(lambda: is_idle(address), 1.0))
+    # llama.cpp looks once a second whether anybody still waits for an answer that does not stream.
+    assert await surface.in_thread(lambda: until(lambda: is_idle(address), 5.0))
 
 
 async def test_several_at_once_get_their_own_answers(surface, address):

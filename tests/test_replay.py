@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@cache
 def lines_of(*files: str) -> dict[str, dict]:
     run = command("--json", *(FIXTURES / file for file in files))
     assert not run.stderr

@@ -25,7 +25,7 @@ from .messages import (
     ToolCall,
 )
 from .messages import Text as TextPart
-from .usage import Usage
+from .usage import NOTHING, Usage
 
 PartKind = Literal["text", "thinking", "call", "refusal", "image", "audio", "file", "server"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "paused", "cancelled", "unknown"]
@@ -124,7 +124,7 @@ class Assembler:
         self._state: dict[str, Any] = {}
         self.id: str | None = None
         self.model: str | None = None
-        self.usage = Usage()
+        self.usage: Usage = NOTHING
         self.finishes: dict[int, Finish] = {}
 
     def add(self, delta: Delta) -> None:

@@ -27,7 +27,7 @@ from .requests import Notice, Request, Response, Timings, ToolSpec
 from .runtime import Runtime, run
 from .schema import Schema
 from .tools import Tool, Toolbox, failure_of, result_of
-from .usage import Usage
+from .usage import NOTHING, Usage
 
 logger = logging.getLogger("sabir")
 
@@ -73,7 +73,7 @@ class Turn(Generic[T]):
         self._hooks = hooks
         self._when_over = when_over
         self._assembler = Assembler(dialect)
-        self._usage = Usage()
+        self._usage: Usage = NOTHING
         self._is_counted = True
         self._added: tuple[Message, ...] = ()
         self._began = runtime.now()

@@ -42,16 +42,24 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
 
     def __add__(self, other: Usage) -> Usage:
         """The usage of two calls together; a bucket that neither reported stays None."""
+        if self is NOTHING or other is NOTHING:
+            return other if self is NOTHING else self
         return Usage(**{name: _sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
 
     def updated(self, later: Usage) -> Usage:
         """This count replaced, bucket by bucket, by a later count of the same call (streams count cumulatively)."""
+        if self is NOTHING:
+            return later
         return Usage(
             **{
                 name: after if (after := getattr(later, name)) is not None else getattr(self, name)
                 for name in self.__struct_fields__
             }
         )
+
+
+# Where counting begins; most sums are of this and one other.
+NOTHING = Usage()
 
 
 def _sum(*counts: int | None) -> int | None:

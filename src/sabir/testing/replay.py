@@ -23,6 +23,7 @@ import msgspec
 
 from ..deltas import Assembler, Delta, Open
 from ..dialects import Dialect, list_of, mapping_of, response_of, text_of
+from ..dialects.anthropic import Anthropic
 from ..dialects.openai_chat import OpenAIChat
 from ..errors import ProviderError, SabirError
 from ..messages import ToolCall
@@ -32,7 +33,7 @@ from ..usage import Usage
 __all__ = ["DIALECTS", "Replayed", "main", "replay", "replay_file"]
 
 # The recordings' name of a format, and who speaks it.
-DIALECTS: dict[str, Dialect] = {"openai-chat": OpenAIChat()}
+DIALECTS: dict[str, Dialect] = {"openai-chat": OpenAIChat(), "anthropic-messages": Anthropic()}
 # The endpoints that are a format's chat operation; no dialect speaks its others (counting tokens, batches, ...).
 CHAT_ENDPOINTS: dict[str, frozenset[str]] = {
     "openai-chat": frozenset({"chat/completions"}),
