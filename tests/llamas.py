@@ -16,7 +16,7 @@ import pytest
 from sabir.engines.llama_cpp import pico_path
 
 # What makes Pico go on until its context is full.
-ENDLESS = {"ignore_eos": True}
+ENDLESS = {"ignore_eos": True, "max_tokens": -1}
 
 _SERVER = """
 import os, sys, xllamacpp

@@ -207,8 +207,12 @@ def test_what_does_not_fit_is_refused(deltas):
 
 
 def test_a_call_of_no_tool_is_refused_when_it_is_read():
+    assembler = added(Open(0, "call", "c1"), Text(0, "{}"), Open(1, "text"), Text(1, "a"))
     with pytest.raises(StreamProtocolError, match="name"):
-        parts_of(Open(0, "call", "c1"), Text(0, "{}"))
+        assembler.message()
+    assert assembler.message(is_partial=True).parts == (messages.Text(text="a"),)
+    assembler.add(State(0, {}, name="f"))
+    assert assembler.message().parts == (ToolCall(name="f", input="{}", id="c1"), messages.Text(text="a"))
 
 
 @pytest.mark.parametrize(

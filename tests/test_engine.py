@@ -801,6 +801,7 @@ def test_a_file_that_was_mended_is_loaded(tmp_path, own):
         text(model, "Hello")
     shutil.copy(own, path)
     assert "Paris" in text(model, "What is the capital of France?")
+    assert {key[2] for key in llama_cpp._loaded if key[0] == str(path)} == {path.stat().st_size}
     model.close()
 
 
@@ -831,6 +832,15 @@ def test_the_process_ends_without_a_hang_or_a_word(last):
         text(model, "Hello")
         {last}
     """)
+
+
+def test_the_end_of_the_process_waits_for_no_answer(tmp_path):
+    said = alone(f"""
+        model = new_engine({str(with_context(tmp_path, 65536))!r})  # an endless answer takes a minute
+        on_daemon(lambda: list(endless(model)))
+        print(time.time())
+    """)
+    assert time.time() - float(said) < 5
 
 
 def test_the_process_may_end_while_a_model_is_loading():

@@ -195,9 +195,9 @@ SAMPLES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("provider", sorted(CHAT_ROWS))
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_every_option_has_a_verdict_at_every_provider(provider):
-    verdicts = CHAT_ROWS[provider].dialect.verdicts()
+    verdicts = PROVIDERS[provider].dialect.verdicts()
     assert set(verdicts) == set(Options.__annotations__) | {"schema"}
     assert all(isinstance(verdict, str) and verdict for verdict in verdicts.values())
 
@@ -736,6 +736,17 @@ def test_the_decoder_says_when_nothing_more_is_to_come():
     decoder.close()
 
 
+def test_nothing_is_read_after_an_error():
+    decoder = OPENAI.decoder()
+    before, _, after = fixture("junk.sse").partition(b'data: {"choices": [\n\n')
+    assert decoder.feed(before + b"data: {\n\n") == streamed(fixture("junk.sse"))[0]
+    assert decoder.is_over
+    assert decoder.feed(after) == []
+    for _ in range(2):
+        with pytest.raises(StreamProtocolError):
+            decoder.close()
+
+
 def test_thinking_goes_back_under_the_name_it_came_with():
     for name, field in (
         ("reasoning", "reasoning"),
@@ -780,6 +791,7 @@ def parts_of(body):
             {"content": [{"type": "text", "text": "a"}, {"type": "thing", "x": 1}, {"type": "text", "text": "b"}]},
             (TextPart(text="ab", notes=({"type": "thing", "x": 1},)),),
         ),
+        ({"content": {"a": [1, None]}}, (TextPart(text='{"a":[1,null]}'),)),
         ({"annotations": [{"url": "u"}], "content": "a"}, (TextPart(text="a", notes=({"url": "u"},)),)),
         ({"tool_calls": [{"function": {"name": "f"}}]}, (ToolCall(name="f", input=""),)),
         (

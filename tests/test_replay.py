@@ -134,13 +134,9 @@ def test_a_request_that_was_refused_may_be_refused():
 # Verdicts
 
 
-def test_good_exchanges_pass():
-    assert set(verdicts(FIXTURES / "openai-chat.jsonl").values()) == {"passed"}
-
-
-def test_good_exchanges_of_anthropic_pass():
-    expected = "passed" if "anthropic-messages" in DIALECTS else "unsupported"
-    assert set(verdicts(FIXTURES / "anthropic-messages.jsonl").values()) == {expected}
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_good_exchanges_pass(dialect):
+    assert set(verdicts(FIXTURES / f"{dialect}.jsonl").values()) == {"passed"}
 
 
 def test_what_is_no_answer_and_what_is_no_exchange_fails_and_ends_nothing():

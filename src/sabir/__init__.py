@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         system,
         user,
     )
+    from .providers import Provider, register_provider
     from .requests import (
         Attempt,
         Explanation,
@@ -109,6 +110,7 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "Phase",
+    "Provider",
     "ProviderError",
     "ProviderState",
     "RateLimitError",
@@ -143,6 +145,7 @@ __all__ = [
     "dump_messages",
     "errors",
     "load_messages",
+    "register_provider",
     "system",
     "user",
 ]
@@ -200,6 +203,8 @@ _HOMES = {
     "load_messages": "messages",
     "system": "messages",
     "user": "messages",
+    "Provider": "providers",
+    "register_provider": "providers",
     "Attempt": "requests",
     "Explanation": "requests",
     "Notice": "requests",

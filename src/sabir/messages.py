@@ -60,7 +60,7 @@ class ToolCall(_Part, frozen=True, tag="tool_call"):
     """
 
     name: str
-    input: str = "{}"
+    input: str = ""
     id: str | None = None
     synthetic: bool = False
 

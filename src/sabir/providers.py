@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from .dialects import Dialect, Unsupported
+from .dialects.anthropic import Anthropic
 from .dialects.openai_chat import OPEN_PARAMETERS, OPENAI_PARAMETERS, OpenAIChat
 from .errors import ConfigurationError
 
@@ -49,6 +50,8 @@ class Provider:
 
 # A server of open models on one's own machine: its chat template decides whether it can think.
 _OPEN_SERVER = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="template")
+# OpenAI's own never show their thinking here, and want nobody else's.
+_OPENAI = OpenAIChat(replay_thinking=False)
 _LLAMA = OpenAIChat(
     limit="max_tokens", parameters={**OPEN_PARAMETERS, "repetition_penalty": "repeat_penalty"}, thinking="template"
 )
@@ -56,8 +59,15 @@ _LLAMA = OpenAIChat(
 PROVIDERS: dict[str, Provider] = {
     row.name: row
     for row in (
-        Provider("openai", url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
-        Provider("openai-chat", url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
+        Provider("openai", _OPENAI, url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
+        Provider("openai-chat", _OPENAI, url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
+        Provider(
+            "anthropic",
+            Anthropic(),
+            url="https://api.anthropic.com",
+            key="ANTHROPIC_API_KEY",
+            key_header="x-api-key",
+        ),
         # https://console.groq.com/docs/reasoning: thinking comes as `reasoning` and is not taken back.
         Provider(
             "groq",
@@ -111,6 +121,26 @@ PROVIDERS: dict[str, Provider] = {
         ),
     )
 }
+
+
+def register_provider(row: Provider) -> None:
+    """Add a row at run time; clients made from then on know its name.
+
+    Raises:
+        ConfigurationError: the name is taken or cannot stand in a model string, the address is none, or the row has
+            neither an address nor an engine.
+    """
+    if not isinstance(row, Provider):
+        raise ConfigurationError(f"register_provider takes a Provider, not {type(row).__name__}")
+    if not isinstance(row.name, str) or not re.fullmatch(r"[^\s:@;]+", row.name):
+        raise ConfigurationError(f"a provider's name is one word without ':', '@' and ';', unlike {row.name!r}")
+    if row.name in PROVIDERS:
+        raise ConfigurationError(f"there is a provider {row.name!r} already; choose another name")
+    if row.url is not None:
+        check_base_url(row.url)
+    elif row.engine is None:
+        raise ConfigurationError(f"the provider {row.name!r} has neither an address (url=) nor an engine (engine=)")
+    PROVIDERS[row.name] = row
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -132,7 +133,7 @@ class Anthropic:
         version: the header `anthropic-version`.
         max_tokens: what is sent where the caller sets no limit, since this API requires one.
         parameters: the verdict on each portable parameter.
-        thinking: how thinking is asked for: "budget" (in tokens) or "adaptive" (by effort); None is by the model's name.
+        thinking: how it is asked for: "budget" (in tokens) or "adaptive" (by effort); None is by the model's name.
         schema: "output_config" (structured outputs, Claude 4.5 and later) or "prompt" (the schema is described).
         inline_system: whether system messages may stand in the middle (Claude Opus 4.8 and later).
     """
@@ -237,7 +238,7 @@ class Anthropic:
 
     def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """What means the same is made the same: null is absent, in the objects that we read (and not deeper, in a
-        tool's input or in blocks that only Anthropic reads), and an empty list of citations is absent.
+        tool's input or in blocks that only Anthropic reads); no citations and an empty signature are absent.
         """
         canonical = _present(body)
         if is_array(content := canonical.get("content")):
@@ -247,7 +248,8 @@ class Anthropic:
         return canonical
 
 
-_NOTHING = (("stream", False), ("tools", []))
+_NOTHING: tuple[tuple[str, Any], ...] = (("stream", False), ("tools", []))
+_NOTHING_IN_A_BLOCK: tuple[tuple[str, Any], ...] = (("citations", []), ("signature", ""))
 
 
 def _present(object_: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,10 +269,10 @@ def _canonical_content(content: Any) -> Any:
 
 
 def _canonical_block(block: Any) -> Any:
-    if not is_object(block) or block.get("type") not in _IN_PROMPT:
+    if not is_object(block) or text_of(block.get("type")) not in _IN_PROMPT:
         return block
-    canonical = {name: value for name, value in _present(block).items() if (name, value) != ("citations", [])}
-    if block["type"] == "tool_result" and not (content := _canonical_content(canonical.pop("content", []))) == []:
+    canonical = {name: value for name, value in _present(block).items() if (name, value) not in _NOTHING_IN_A_BLOCK}
+    if block["type"] == "tool_result" and (content := _canonical_content(canonical.pop("content", []))) != []:
         canonical["content"] = content
     return canonical
 
@@ -294,11 +296,11 @@ def _text_in(block: Any) -> str | None:
 def _part_of(block: dict[str, Any], kinds: frozenset[str]) -> Part:
     """A block as a part; `kinds` are the blocks that are more than opaque here."""
     block = _canonical_block(block)
-    part = _worded(block) if block.get("type") in kinds else None
+    part = _worded(block) if block["type"] in kinds else None
     if part is None:
         # Kept with its nulls: in some blocks (a compaction that failed) they say something.
         rest = {name: value for name, value in block.items() if name != "type"}
-        return ServerItem(kind=str(block.get("type")), id=text_of(block.get("id")), state=ProviderState(NAME, {"set": rest}))
+        return ServerItem(kind=block["type"], id=text_of(block.get("id")), state=ProviderState(NAME, {"set": rest}))
     patch = difference(block, _block_of(part))
     return msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
 
@@ -314,13 +316,20 @@ def _worded(block: dict[str, Any]) -> Part | None:
         case "tool_use":
             if (name := text_of(block.get("name"))) is None:
                 raise StreamProtocolError("a tool call came without the name of a tool")
-            return ToolCall(name=name, input=encode_json(block.get("input", {})).decode(), id=text_of(block.get("id")))
+            return ToolCall(name=name, input=_json(block.get("input", {})), id=text_of(block.get("id")))
         case "tool_result":
             content = tuple(_result_part(item) for item in list_of(block.get("content")))
             is_error = block.get("is_error") is True
             return ToolResult(call_id=text_of(block.get("tool_use_id")), name="", content=content, is_error=is_error)
         case _:
             return _media(block)
+
+
+def _json(value: Any) -> str:
+    try:
+        return encode_json(value).decode()
+    except ValueError as error:
+        raise StreamProtocolError(f"the input of a tool call cannot be told: {error}") from None
 
 
 def _is_citation(note: Any) -> bool:
@@ -330,7 +339,9 @@ def _is_citation(note: Any) -> bool:
 
 def _result_part(block: Any) -> TextPart | Image | Value:
     """A block of a tool's result; what is neither text nor image (documents, search results) is a JSON value to us."""
-    if is_object(block) and block.get("type") in ("text", "image"):
+    if not is_object(block):
+        raise StreamProtocolError("a block of a tool's result is no object")
+    if block.get("type") in ("text", "image"):
         part = _part_of(block, _IN_PROMPT)
         if isinstance(part, (TextPart, Image)):
             return part
@@ -378,7 +389,7 @@ def _block_of(part: Part) -> dict[str, Any]:
         case Value():
             return {"type": "text", "text": encode_json(part.value).decode()}
         case Thinking():
-            return {"type": "thinking", "thinking": part.text, "signature": ""}
+            return {"type": "thinking", "thinking": part.text}
         case ToolCall():
             return _present({"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part.input)})
         case ToolResult():
@@ -435,9 +446,12 @@ class _BodyEncoder:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
         system, messages = self._conversation(request.messages)
-        body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or self._dialect.max_tokens}
+        body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
         if request.max_tokens is None:
-            self._emulate("max_tokens", f"this API requires max_tokens, and none was set: {body['max_tokens']} was sent")
+            body["max_tokens"] = self._dialect.max_tokens
+            self._emulate(
+                "max_tokens", f"this API requires max_tokens, and none was set: {body['max_tokens']} was sent"
+            )
         if request.stream:
             body["stream"] = True
         for parameter, verdict in self._dialect.parameters.items():
@@ -452,8 +466,11 @@ class _BodyEncoder:
         if request.tools:
             body["tools"] = [self._tool(tool) for tool in request.tools]
         self._choose_tool(request, body)
-        self._think(request, body)
-        if request.schema is not None and "output_config" not in patch.get("set", {}):
+        # What a client of ours has asked for in this format's own words is not translated again.
+        in_its_words = patch.get("set", {})
+        if request.thinking is not None and "thinking" not in in_its_words:
+            self._think(request.thinking, body)
+        if request.schema is not None and "output_config" not in in_its_words:
             self._shape(request.schema, body, system)
         said = {"messages": messages, **({"system": system} if system else {})}
         return {**patched(body, patch), **said, **request.extra}
@@ -469,24 +486,20 @@ class _BodyEncoder:
         elif choice is not None or parallel is not None:
             self._drop("tool_choice", "there is no choice of tools to send: the request has no tools")
 
-    def _think(self, request: Request, body: dict[str, Any]) -> None:
-        asked = request.thinking
-        if asked is None:
-            return
+    def _think(self, asked: bool | int | str, body: dict[str, Any]) -> None:
         if asked is False:
             body["thinking"] = {"type": "disabled"}
             return
         if mapping_of(body.get("tool_choice")).get("type") in ("any", "tool"):
             self._refuse("thinking", "this API cannot think where a tool is forced; leave tool_choice to 'auto'")
             return
-        by_name: Literal["budget", "adaptive"] = "adaptive" if _ADAPTIVE.search(request.model) else "budget"
+        by_name: Literal["budget", "adaptive"] = "adaptive" if _ADAPTIVE.search(body["model"]) else "budget"
         if (self._dialect.thinking or by_name) == "adaptive":
             self._think_adaptively(asked, body)
         else:
             self._think_within(asked, body)
-        allowed = {"temperature": lambda value: value == 1, "top_p": lambda value: value >= 0.95, "top_k": lambda _: False}
-        for name, is_allowed in allowed.items():
-            if name in body and not is_allowed(body[name]):
+        for name, least in (("temperature", 1), ("top_p", 0.95), ("top_k", inf)):
+            if name in body and body[name] < least:
                 self._refuse(name, f"this API takes no {name}={body.pop(name)} with thinking; leave one of them out")
 
     def _think_adaptively(self, asked: bool | int | str, body: dict[str, Any]) -> None:
@@ -500,7 +513,7 @@ class _BodyEncoder:
             self._emulate("thinking", f"thinking={asked!r} was approximated: sent as effort={effort!r}")
 
     def _think_within(self, asked: bool | int | str, body: dict[str, Any]) -> None:
-        wanted = _BUDGETS["medium" if asked is True else asked] if isinstance(asked, (bool, str)) else asked
+        wanted = _BUDGETS["medium"] if asked is True else _BUDGETS[asked] if isinstance(asked, str) else asked
         budget = max(wanted, _LEAST_BUDGET)
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
         if budget != asked and asked is not True:
@@ -518,8 +531,9 @@ class _BodyEncoder:
         described = encode_json(wanted.json).decode()
         wish = f"Answer with nothing but JSON, without a code fence, that fits this JSON Schema:\n{described}"
         system.append({"type": "text", "text": wish})
-        self._emulate("schema", "this API cannot enforce the schema, so it is asked for in the system prompt; the answer is "
-                      "checked afterwards")  # fmt: skip
+        self._emulate(
+            "schema", "the schema cannot be enforced here and is asked for in the prompt; the answer is checked"
+        )
 
     def _tool(self, tool: ToolSpec) -> dict[str, Any]:
         patch = self._own(tool.state, "tool")
@@ -559,6 +573,8 @@ class _BodyEncoder:
     def _blocks(self, part: Part, role: str) -> list[dict[str, Any]]:
         kind, is_own = type(part).__name__, part.state is not None and part.state.dialect == NAME
         match part:
+            case Thinking() | ServerItem() if not is_own and role != "assistant":
+                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
             case Thinking() | ServerItem() if not is_own:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return []
@@ -572,7 +588,9 @@ class _BodyEncoder:
             case File(media_type=str() as named) if named.startswith("text/") and named != "text/plain":
                 self._emulate(kind, f"a file of the type {named} was sent as text/plain")
             case ToolCall() if "INVALID_JSON" in _input(part.input) and "INVALID_JSON" not in part.input:
-                self._emulate(kind, f"the arguments of a call of {part.name!r} are no JSON object, and were wrapped in one")
+                self._emulate(
+                    kind, f"the arguments of a call of {part.name!r} are no JSON object, and were wrapped in one"
+                )
             case _:
                 pass
         return [patched(_block_of(part), self._own(part.state, "part"))]
@@ -646,17 +664,16 @@ def _event(payload: bytes) -> dict[str, Any]:
 class _Block:
     """One block of an answer being read: its part, and what the wire said of it besides the text that is passed on."""
 
-    __slots__ = ("half", "part", "pieces", "wire")
+    __slots__ = ("citations", "half", "kind", "part", "pieces", "told", "wire")
 
-    def __init__(self, part: int, wire: dict[str, Any]) -> None:
+    def __init__(self, part: int, wire: dict[str, Any], told: dict[str, Any]) -> None:
         self.part = part
         self.wire = wire
+        self.told = told
+        self.kind: str = wire["type"]
+        self.citations = [*list_of(wire.get("citations"))]
         self.pieces: list[str] = []
         self.half = ""
-
-    @property
-    def kind(self) -> Any:
-        return self.wire.get("type")
 
     def text(self, more: Any) -> Iterator[Delta]:
         """More text, with the halves of a surrogate pair that fell into two events joined."""
@@ -725,8 +742,9 @@ class _AnswerReader:
 
     def _update(self, fields: dict[str, Any], usage: Any, deltas: list[Delta]) -> None:
         """What an event says of the whole answer: its fields replace earlier ones, and so do its counts."""
+        is_first = self._answer is None
         answer = self._answer = {**(self._answer or {}), **_present(fields)}
-        if is_object(usage) and (usage or "role" in fields):
+        if is_object(usage) and (usage or is_first):
             self._usage.update(_present(usage))
             answer["usage"] = {}
         counted = _usage(self._usage)
@@ -755,22 +773,22 @@ class _AnswerReader:
             raise StreamProtocolError(f"a block of the answer has no type: {str(wire)[:80]}")
         if not isinstance(index, int) or index in self._blocks:
             raise StreamProtocolError(f"a block begins at the place {str(index)[:80]}, which is no free one")
+        wire = dict(wire)
+        if wire["type"] == "tool_use":
+            wire["input"] = mapping_of(wire.get("input"))
         part = _part_of(wire, _IN_ANSWER)
-        block = self._blocks[index] = _Block(self._parts, dict(wire))
+        block = self._blocks[index] = _Block(self._parts, wire, own_state(part.state, NAME))
         self._parts += 1
         name = part.name if isinstance(part, ToolCall) else part.kind if isinstance(part, ServerItem) else None
-        # What can still change is told when the block is complete.
-        state = None if part.state is None or wire["type"] in _STREAMED or name == wire.get("name") else part.state.value
-        deltas.append(Open(block.part, _KINDS[type(part)], getattr(part, "id", None), name, state=state))
-        if isinstance(part, (TextPart, Thinking)):
+        deltas.append(Open(block.part, _KINDS[type(part)], getattr(part, "id", None), name, state=block.told or None))
+        if block.kind in _STREAMED and isinstance(part, (TextPart, Thinking)):
             deltas.extend(block.text(part.text))
             deltas.extend(Note(block.part, note) for note in part.notes)
-            if isinstance(wire.get(block.kind), str):
-                block.wire[block.kind] = ""
+            wire[block.kind] = ""
 
     def _more(self, block: _Block, delta: dict[str, Any], deltas: list[Delta]) -> None:
         kind = delta.get("type")
-        if kind == _STREAMED.get(block.kind):
+        if kind is not None and kind == _STREAMED.get(block.kind):
             deltas.extend(block.text(delta.get(block.kind)))
         elif kind == "input_json_delta":
             piece = text_of(delta.get("partial_json")) or ""
@@ -779,7 +797,7 @@ class _AnswerReader:
                 deltas.extend(block.text(piece))
         elif kind == "citations_delta":
             citation = delta.get("citation")
-            block.wire["citations"] = [*list_of(block.wire.get("citations")), citation]
+            block.citations.append(citation)
             if block.kind == "text" and _is_citation(citation):
                 deltas.append(Note(block.part, citation))
         else:
@@ -787,26 +805,23 @@ class _AnswerReader:
 
     def _stop(self, block: _Block, deltas: list[Delta]) -> None:
         streamed = "".join(block.pieces)
-        if block.kind == "tool_use":
-            if not streamed:
-                deltas.extend(block.text(encode_json(block.wire.get("input", {})).decode()))
-            elif is_object(block.wire.get("input")):
-                block.wire["input"] = {}
+        if block.kind == "tool_use" and not streamed:
+            deltas.extend(block.text(_json(block.wire["input"])))
         elif streamed:
-            block.wire["input"] = _input(streamed)
+            block.wire["input"] = {} if block.kind == "tool_use" else _input(streamed)
+        if block.citations:
+            block.wire["citations"] = block.citations
         if block.half:
             deltas.append(Text(block.part, block.half))
-        part = _part_of(block.wire, _IN_ANSWER)
-        if part.state is not None:
-            deltas.append(State(block.part, part.state.value))
+        if (state := own_state(_part_of(block.wire, _IN_ANSWER).state, NAME)) != block.told:
+            deltas.append(State(block.part, state))
         deltas.append(Close(block.part))
 
 
 def _answer(message_id: str | None, model: str | None, reason: FinishReason | None) -> dict[str, Any]:
     """The fields of an answer that stand beside its content and usage."""
-    stop_reason = None if reason is None else _STOP_REASON.get(reason)
     named = {"id": message_id, "type": "message", "role": "assistant", "model": model or None}
-    return _present({**named, "stop_reason": stop_reason})
+    return _present({**named, "stop_reason": _STOP_REASON.get(reason or "unknown")})
 
 
 def _usage(wire: Mapping[str, Any]) -> Usage:
@@ -830,7 +845,7 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
             "input_tokens": read,
             "cache_creation_input_tokens": usage.cache_write,
             "cache_read_input_tokens": usage.cache_read,
-            "output_tokens": usage.output_tokens,
+            "output_tokens": None if usage.output is None else usage.output_tokens,
             "output_tokens_details": details,
         }
     )
@@ -861,7 +876,7 @@ class _RequestReader:
         # Where the platform is Google's or Amazon's, the address names the model, and the body the version.
         if not isinstance(model := wire.get("model", "" if "anthropic_version" in wire else None), str):
             raise _refused("model", "a string is wanted")
-        if type(wire.get("max_tokens")) is not int:
+        if type(most := wire.get("max_tokens")) is not int or most < 0:
             raise _refused("max_tokens", "a whole number is wanted")
         if not is_array(messages := wire.get("messages")) or not messages:
             raise _refused("messages", "a list of at least one message is wanted")
@@ -890,7 +905,7 @@ class _RequestReader:
     def _options(self, wire: dict[str, Any]) -> dict[str, Any]:
         words = {name: verdict for name, verdict in self._dialect.parameters.items() if verdict in wire}
         options = {name: wire[word] for name, word in words.items() if not isinstance(word, Unsupported)}
-        options["max_tokens"] = wire["max_tokens"] or None
+        options["max_tokens"] = wire["max_tokens"]
         options["user"] = mapping_of(wire.get("metadata")).get("user_id")
         choice = mapping_of(wire.get("tool_choice"))
         kinds = {"auto": "auto", "none": "none", "any": "required", "tool": choice.get("name")}
@@ -994,7 +1009,9 @@ def _answer_blocks(part: Part) -> list[dict[str, Any]]:
         return []
     if isinstance(part, (Image, Audio, File, ToolResult)):
         raise _no_place(type(part).__name__.lower())
-    return [patched(_block_of(part), own_state(part.state, NAME))]
+    # Its readers count on a signature.
+    unsigned = {"signature": ""} if isinstance(part, Thinking) else {}
+    return [patched({**_block_of(part), **unsigned}, own_state(part.state, NAME))]
 
 
 def _no_place(kind: str) -> UnsupportedError:
@@ -1021,7 +1038,7 @@ class AnthropicEncoder:
         self._openings: dict[int, Open] = {}
         self._current: Open | None = None
         self._early: list[Delta] | None = None
-        self._waiting: list[Delta] = []
+        self._waiting: dict[int, list[Delta]] = {}
 
     def feed(self, delta: Delta) -> bytes:
         match delta:
@@ -1037,7 +1054,7 @@ class AnthropicEncoder:
             case Event() | Finish():
                 pass
             case _:
-                return self._begin() + self._part(delta)
+                return self._begin() + self._part(delta) + self._go_on()
         return b""
 
     def fail(self, error: SabirError) -> bytes:
@@ -1045,16 +1062,14 @@ class AnthropicEncoder:
 
     def close(self) -> bytes:
         end = [self._begin()]
-        while self._current is not None or self._waiting:
-            end.append(self._close() if self._current is not None else self._go_on())
-        patch = self._state.get("answer", {})
-        ours = {"stop_reason": None, **_answer(None, None, self._finish), "stop_sequence": None}
-        ours = {name: ours[name] for name in ("stop_reason", "stop_sequence")}
-        fresh = {name: value for name, value in patch.get("set", {}).items() if self._said.get(name) != value}
-        inner = {**ours, **{name: value for name, value in fresh.items() if name in _IN_MESSAGE_DELTA}}
-        beside = {name: value for name, value in fresh.items() if name not in _IN_MESSAGE_DELTA}
+        while self._current is not None:
+            end.append(self._close() + self._go_on())
+        said = self._state.get("answer", {}).get("set", {})
+        fresh = {name: value for name, value in said.items() if self._said.get(name) != value}
+        stop = {"stop_reason": _STOP_REASON.get(self._finish or "unknown"), "stop_sequence": None}
+        inner = {**stop, **{name: fresh.pop(name) for name in _IN_MESSAGE_DELTA if name in fresh}}
         usage = patched(_usage_object(self._usage), self._state.get("usage", {}))
-        end.append(_sse({"type": "message_delta", "delta": inner, "usage": usage, **beside}))
+        end.append(_sse({"type": "message_delta", "delta": inner, "usage": usage, **fresh}))
         return b"".join([*end, _sse({"type": "message_stop"})])
 
     def _begin(self) -> bytes:
@@ -1064,7 +1079,7 @@ class AnthropicEncoder:
         patch = self._state.get("answer", {})
         self._said = {name: item for name, item in patch.get("set", {}).items() if not name.startswith("stop_")}
         usage = patched(_usage_object(self._usage), self._state.get("usage", {}))
-        nothing_yet = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        nothing_yet: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         message = {**_answer(self._id, self._model, None), **nothing_yet}
         return _sse({"type": "message_start", "message": patched(message, {**patch, "set": self._said})})
 
@@ -1079,7 +1094,7 @@ class AnthropicEncoder:
         if opening.choice or (opening.kind == "server" and not opening.state):
             return b""
         if current is not None and current.kind == "call" and delta.part != current.part:
-            self._waiting.append(delta)
+            self._waiting.setdefault(delta.part, []).append(delta)
             return b""
         match delta:
             case Open():
@@ -1104,11 +1119,10 @@ class AnthropicEncoder:
 
     def _start(self, opening: Open) -> bytes:
         self._index += 1
-        state = opening.state or {}
-        block = {"type": "content_block_start", "index": self._index, "content_block": _opened(opening)}
-        block["content_block"] = patched(block["content_block"], state)
+        block = patched(_opened(opening), opening.state or {})
         early, self._early = self._early or [], None
-        return _sse(block) + b"".join(self._part(delta) for delta in early)
+        start = _sse({"type": "content_block_start", "index": self._index, "content_block": block})
+        return start + b"".join(map(self._part, early))
 
     def _text(self, opening: Open, delta: Text) -> bytes:
         if self._early is not None:
@@ -1132,7 +1146,7 @@ class AnthropicEncoder:
         told = msgspec.structs.replace(
             opening, id=opening.id or delta.id, name=opening.name or delta.name, state=state or None
         )
-        self._openings[delta.part] = told
+        self._openings[opening.part] = told
         if self._current is not opening:
             return b""
         self._current = told
@@ -1145,25 +1159,27 @@ class AnthropicEncoder:
         if opening.kind == "text" and is_array(citations := fresh.pop("citations", None)):
             unquoted = [citation for citation in citations if not _is_citation(citation)]
             return b"".join(self._more({"type": "citations_delta", "citation": each}) for each in unquoted)
+        out = b""
         if opening.kind == "server" and is_object(fresh.get("input")):
             text = encode_json(fresh.pop("input")).decode()
-            return self._more({"type": "input_json_delta", "partial_json": text}) + self._rest(told, fresh)
-        return self._rest(told, fresh)
-
-    def _rest(self, opening: Open, fresh: dict[str, Any]) -> bytes:
-        return self._more({**fresh, "type": f"{opening.name or opening.kind}_delta"}) if fresh else b""
+            out = self._more({"type": "input_json_delta", "partial_json": text})
+        kind = f"{opening.name}_delta" if opening.kind == "server" else "block_delta"
+        return out + self._more({**fresh, "type": kind}) if fresh else out
 
     def _close(self) -> bytes:
-        """Stop the current block, and tell what has waited for that."""
+        """Stop the current block."""
         if self._current is None:
             return b""
         late = self._start(self._current) if self._early is not None else b""
         self._current = None
-        return late + _sse({"type": "content_block_stop", "index": self._index}) + self._go_on()
+        return late + _sse({"type": "content_block_stop", "index": self._index})
 
     def _go_on(self) -> bytes:
-        waiting, self._waiting = self._waiting, []
-        return b"".join(self._part(delta) for delta in waiting)
+        """Tell what has waited for a call to be complete, up to the next call that is not."""
+        told: list[bytes] = []
+        while self._waiting and not (self._current is not None and self._current.kind == "call"):
+            told.extend(map(self._part, self._waiting.pop(next(iter(self._waiting)))))
+        return b"".join(told)
 
     def _more(self, delta: dict[str, Any]) -> bytes:
         return _sse({"type": "content_block_delta", "index": self._index, "delta": delta})
@@ -1187,4 +1203,4 @@ def _opened(opening: Open) -> dict[str, Any]:
 
 
 def _sse(event: dict[str, Any]) -> bytes:
-    return b"event: " + event["type"].encode() + b"\ndata: " + encode_json(event) + b"\n\n"
+    return b"event: " + str(event["type"]).encode() + b"\ndata: " + encode_json(event) + b"\n\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, cast, get_args
@@ -392,7 +392,7 @@ class _BodyEncoder:
         if part.text and field in _THINKING_FIELDS:
             encoded[field] = encoded.get(field, "") + part.text
         if part.notes:
-            encoded["reasoning_details"] = [*encoded.get("reasoning_details", ()), *part.notes]
+            encoded["reasoning_details"] = [*encoded.get("reasoning_details", ()), *_merged_details(part.notes)]
 
     def _drop(self, part: Part, reason: str) -> None:
         kind = type(part).__name__
@@ -713,7 +713,7 @@ def _add_thinking(part: Thinking, encoded: dict[str, Any]) -> None:
     if part.text and field in _THINKING_FIELDS:
         encoded[field] = encoded.get(field, "") + part.text
     if part.notes:
-        encoded["reasoning_details"] = [*encoded.get("reasoning_details", ()), *part.notes]
+        encoded["reasoning_details"] = [*encoded.get("reasoning_details", ()), *_merged_details(part.notes)]
 
 
 def _notes(message: Message) -> list[Any]:
@@ -926,6 +926,8 @@ class ChatDecoder:
 
     def feed(self, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
+        if self.is_over:
+            return deltas
         try:
             for event, payload in self._stream.feed(data):
                 if payload == b"[DONE]":
@@ -1027,7 +1029,7 @@ class _WireReader:
             raise error_from_value(None, {}, value, encode_json(value).decode())
         if (value.get("id"), value.get("model")) != self._head:
             self._read_head(value, deltas)
-        elif len(value.keys() - _PER_CHUNK):
+        elif not value.keys() <= _PER_CHUNK:
             self._keep("answer", value, _PER_CHUNK)
         choices = value.get("choices")
         if choices:
@@ -1079,7 +1081,7 @@ class _WireReader:
         logprobs = mapping_of(choice.get("logprobs"))
         for entry in list_of(logprobs.get("content")):
             deltas.append(Note(self._part(number, "content", "text", deltas), {"logprob": entry}))
-        if len(choice.keys() - _IN_CHOICE):
+        if not choice.keys() <= _IN_CHOICE:
             self._keep(f"choices.{number}", choice, _IN_CHOICE)
         if reason := text_of(choice.get("finish_reason")):
             if number > 0 or _WIRE_FINISH.get(_FINISH.get(reason, "unknown")) != reason:
@@ -1125,6 +1127,9 @@ class _WireReader:
         if isinstance(value, str):
             self._text(self._part(number, "content", "text", deltas), value, deltas)
             return
+        if not is_array(value):
+            # Cloudflare answers a wish for JSON with the object itself.
+            self._text(self._part(number, "content", "text", deltas), encode_json(value).decode(), deltas)
         for block in list_of(value):
             if text := text_of(mapping_of(block).get("text")):
                 self._text(self._part(number, "content", "text", deltas), text, deltas)
@@ -1169,13 +1174,12 @@ class _WireReader:
         field: str,
         kind: Literal["text", "thinking", "refusal"],
         deltas: list[Delta],
-        state: dict[str, Any] | None = None,
     ) -> int:
         part = self._open.get((number, field))
         if part is None:
             part = self._open[number, field] = self._parts
             self._parts += 1
-            deltas.append(Open(part, kind, choice=number, state=state))
+            deltas.append(Open(part, kind, choice=number))
         return part
 
     def _text(self, part: int, text: str, deltas: list[Delta]) -> None:
@@ -1268,6 +1272,26 @@ class _WireReader:
             state["form"] = "function_call" if index == "function_call" else "custom"
         deltas.append(Open(slot.part, "call", call_id, name, number, state or None))
         return slot
+
+
+def _merged_details(details: Iterable[Any]) -> Iterator[Any]:
+    """The details of a thought, whose fragments a stream sent one by one: those of one index and type are one."""
+    whole: dict[str, Any] | None = None
+    for detail in details:
+        if not is_object(detail) or "index" not in detail:
+            if whole is not None:
+                yield whole
+            whole = None
+            yield detail
+        elif whole is None or any(whole.get(name) != detail.get(name) for name in ("type", "index")):
+            if whole is not None:
+                yield whole
+            whole = dict(detail)
+        else:
+            joined = {name: whole.get(name, "") + detail[name] for name in ("text", "summary") if name in detail}
+            whole = {**whole, **{name: value for name, value in detail.items() if value is not None}, **joined}
+    if whole is not None:
+        yield whole
 
 
 def _detail_text(detail: Any) -> str | None:

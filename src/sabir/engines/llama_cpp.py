@@ -181,12 +181,12 @@ class LlamaCpp:
 
     def _run(self, run: _Run, body: bytes) -> None:
         _runs.add(run)
-        # Errors of llama.cpp become values here and are raised by the reader: a traceback would keep the weights.
+        # Errors go to the reader without their tracebacks, whose frames would keep the weights.
         outcome: SabirError | None = None
         try:
             self._generate(run, body)
         except SabirError as error:
-            outcome = error
+            outcome = error.with_traceback(None)
         except (ValueError, RuntimeError) as error:
             # What llama.cpp finds wrong with a request it raises before the first chunk.
             kind = EngineError if run.has_begun else BadRequestError
@@ -199,7 +199,12 @@ class LlamaCpp:
             run.arrived.put(outcome)
 
     def _generate(self, run: _Run, body: bytes) -> None:
-        server = self._use().server(run)
+        weights = self._use()
+        try:
+            server = weights.server(run)
+        except SabirError:
+            self._weights = None  # the next call looks at the file anew
+            raise
         if not run.is_cut and not _is_exiting:
             server.handle_chat_completions(body, run.take)
 

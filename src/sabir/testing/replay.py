@@ -42,6 +42,7 @@ CHAT_ENDPOINTS: dict[str, frozenset[str]] = {
 # A stream is cut into pieces of each of these sizes, and at its line ends; into single bytes only if it is short.
 _PIECES = (3, 61, 1021, 16_381)
 _SHORT = 16_384
+_LINES = re.compile(rb"[^\r\n]*[\r\n]?")
 
 Verdict = Literal["passed", "failed", "unsupported"]
 
@@ -193,7 +194,7 @@ def _replay_answer(dialect: Dialect, exchange: dict[str, Any], result: Replayed)
     elif _is_stream(exchange):
         _replay_stream(dialect, _bytes(answer), result)
     else:
-        _replay_whole(dialect, body, _bytes(answer), result)
+        _replay_whole(dialect, _bytes(answer), result)
 
 
 def _is_stream(exchange: dict[str, Any]) -> bool:
@@ -219,7 +220,7 @@ def _replay_error(dialect: Dialect, error: ProviderError, result: Replayed) -> N
         result.fail(f"the error comes back as another: {_ending(error)}, and now {_ending(again)}")
 
 
-def _replay_whole(dialect: Dialect, body: Any, data: bytes, result: Replayed) -> None:
+def _replay_whole(dialect: Dialect, data: bytes, result: Replayed) -> None:
     result.response_round_trip = False
     try:
         deltas = dialect.decode_answer(data)
@@ -232,8 +233,8 @@ def _replay_whole(dialect: Dialect, body: Any, data: bytes, result: Replayed) ->
             result.fail(f"the answer cannot be read: {_ending(error)}")
         return
     result.decoded = _decoded(_sum(dialect, deltas), result)
-    again = decode_json(dialect.encode_response(response))
-    if (change := _first_change(dialect.canonical_answer(body), dialect.canonical_answer(again))) is None:
+    before, after = (dialect.canonical_answer(decode_json(it)) for it in (data, dialect.encode_response(response)))
+    if (change := _first_change(before, after)) is None:
         result.response_round_trip = True
     else:
         result.fail(f"the answer changes: {change}")
@@ -256,6 +257,8 @@ def _replay_stream(dialect: Dialect, data: bytes, result: Replayed) -> None:
         result.error = result.error or _said(flaw)
         result.fail(f"the deltas do not add up: {_ending(flaw)}")
         return
+    if error is None and (unread := _unread(dialect, data)):
+        result.notes.append(f"{unread} bytes come after the end of the answer; they are not read")
     if error is not None and not _is_of_the_server(error):
         result.fail(f"the stream cannot be read: {_ending(error)}")
         return
@@ -277,7 +280,7 @@ def _replay_stream(dialect: Dialect, data: bytes, result: Replayed) -> None:
 
 
 def _cuts(data: bytes) -> Iterator[tuple[str, Iterable[bytes]]]:
-    yield "after each CR and each LF", re.findall(rb"[^\r\n]*[\r\n]?", data)
+    yield "after each CR and each LF", _LINES.findall(data)
     for size in _PIECES if len(data) > _SHORT else (1, *_PIECES):
         if size < len(data):
             yield f"every {size} bytes", (data[start : start + size] for start in range(0, len(data), size))
@@ -298,6 +301,16 @@ def _decode(dialect: Dialect, pieces: Iterable[bytes]) -> Ended:
     except SabirError as error:
         return deltas, error
     return deltas, None
+
+
+def _unread(dialect: Dialect, data: bytes) -> int:
+    """How much comes after the end of an answer, where a recorder glued several together."""
+    decoder, lines = dialect.decoder(), iter(_LINES.findall(data))
+    for line in lines:
+        decoder.feed(line)
+        if decoder.is_over:
+            break
+    return len(b"".join(lines).strip())
 
 
 def _encode(dialect: Dialect, deltas: Iterable[Delta], error: SabirError | None) -> bytes:
