@@ -10,9 +10,8 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,27 +20,28 @@ from sabir.dialects import Dialect, response_of
 from sabir.dialects.anthropic import Anthropic
 from sabir.dialects.openai_chat import OpenAIChat
 from sabir.engines.llama_cpp import LlamaCpp
-from sabir.errors import AuthenticationError, NotFoundError, SabirError
+from sabir.errors import AuthenticationError, BadRequestError, NotFoundError, SabirError
 from sabir.model import Exchange, Local
 from sabir.providers import PROVIDERS
-from sabir.requests import Request
+from sabir.requests import Request, Response
 from sabir.runtime import Eventful, Line
+from sabir.transports import eventful_transport
 
 PICO = PROVIDERS["pico"]
 
 
-@dataclass(frozen=True)
-class Route:
-    """A format that is spoken here: how its ids begin, and its word for the time of an answer, if it has one."""
+class Route(NamedTuple):
+    """A format that is spoken here; how its ids begin, and its words for what only a server can know."""
 
     dialect: Dialect
     prefix: str
-    time: str | None = None
+    time: str | None
+    history: str | None
 
 
 ROUTES = {
-    "/v1/chat/completions": Route(OpenAIChat(), "chatcmpl-", "created"),
-    "/v1/messages": Route(Anthropic(), "msg_"),
+    "/v1/chat/completions": Route(OpenAIChat(), "chatcmpl-", "created", None),
+    "/v1/messages": Route(Anthropic(), "msg_", None, "thread"),
 }
 
 
@@ -52,22 +52,23 @@ class Gateway:
         self.timeout = 60.0
         self._key = key
         self._models = models
-        self._model = Local(PICO.name, PICO.dialect, engine, Eventful(_no_transport))
+        self._model = Local(PICO.name, PICO.dialect, engine, Eventful(eventful_transport))
 
     async def __call__(self, scope, receive, send) -> None:
         route = ROUTES.get(scope["path"], ROUTES["/v1/chat/completions"])
-        reply = _Reply(route.prefix + uuid.uuid4().hex, send)
+        reply = _Reply(route, send)
         line = Line(deadline=time.monotonic() + self.timeout)
         try:
             self._admit(scope)
-            request = self._known(route.dialect.decode_request(await _body(receive)))
+            request = self._accepted(route, route.dialect.decode_request(await _body(receive)))
             watch = asyncio.create_task(_abort_when_gone(receive, line))
             try:
                 await self._answer(route, request, line, reply)
             finally:
                 watch.cancel()
         except SabirError as error:
-            await reply.whole(*route.dialect.encode_error(error))
+            await reply.fail(error)
+        await send({"type": "http.response.body"})
 
     def _admit(self, scope) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -77,36 +78,32 @@ class Gateway:
         if scope["path"] not in ROUTES or scope["method"] != "POST":
             raise NotFoundError(f"nothing is served at {scope['method']} {scope['path']}")
 
-    def _known(self, request: Request) -> Request:
+    def _accepted(self, route: Route, request: Request) -> Request:
         """The request, with what the model wants where the client has no wish."""
         if request.model not in self._models:
             names = ", ".join(self._models)
             raise NotFoundError(f"there is no model {request.model!r}; there are: {names}", code="model_not_found")
+        if request.state is not None and route.history in request.state.value.get("set", {}):
+            # Left out, the rest would look like a whole conversation.
+            message = f"no {route.history} is kept here; send the whole conversation"
+            raise BadRequestError(message, code=f"{route.history}_unsupported_request")
         wanted = {name: value for name, value in PICO.defaults.items() if getattr(request, name) is None}
         return msgspec.structs.replace(request, extra=self._models[request.model], **wanted)
 
     async def _answer(self, route: Route, request: Request, line: Line, reply: _Reply) -> None:
         async with aclosing(self._deltas(route, request, line, reply.id)) as batches:
             if not request.stream:
-                response = response_of(route.dialect.name, [delta async for batch in batches for delta in batch])
-                await reply.whole(200, route.dialect.encode_response(response))
-                return
-            encoder = route.dialect.encoder()
-            try:
-                async for batch in batches:
-                    await reply.piece(b"".join(map(encoder.feed, batch)))
-                await reply.piece(encoder.close(), is_last=True)
-            except SabirError as error:
-                if not reply.has_begun:
-                    raise
-                await reply.piece(encoder.fail(error), is_last=True)
+                deltas = [delta async for batch in batches for delta in batch]
+                return await reply.whole(response_of(route.dialect.name, deltas))
+            async for batch in batches:
+                await reply.add(batch)
+            await reply.end()
 
     async def _deltas(self, route: Route, request: Request, line: Line, id_: str) -> AsyncGenerator[list[Delta], None]:
         """The model's deltas, under the id, name and time of this gateway's answer."""
         inner = msgspec.structs.replace(request, model=PICO.model)
-        head: list[Delta] = [Head(id_, request.model)]
-        if route.time is not None:
-            head.append(State(None, {"answer": {"set": {route.time: int(time.time())}}}))
+        stamp = {"answer": {"set": {route.time: int(time.time())}}} if route.time else {}
+        head: list[Delta] = [Head(id_, request.model), State(None, stamp)]
         async with aclosing(self._model.deltas(inner, Exchange(line, "ignore"))) as batches:
             async for batch in batches:
                 yield [*head, *filter(None, map(_portable, batch))]
@@ -114,28 +111,37 @@ class Gateway:
 
 
 class _Reply:
-    """An answer on its way out, whole or in pieces. Its status is open until the first of these."""
+    """An answer on its way out. Its status is open until the first bytes."""
 
-    def __init__(self, id_: str, send) -> None:
-        self.id = id_
-        self.has_begun = False
+    def __init__(self, route: Route, send) -> None:
+        self.id = route.prefix + uuid.uuid4().hex
+        self._dialect = route.dialect
+        self._encoder = route.dialect.encoder()
         self._send = send
+        self._has_begun = False
 
-    async def whole(self, status: int, body: bytes) -> None:
-        await self._begin(status, b"application/json")
-        await self._send({"type": "http.response.body", "body": body})
+    async def whole(self, response: Response[None]) -> None:
+        await self._write(self._dialect.encode_response(response), kind=b"application/json")
 
-    async def piece(self, data: bytes, *, is_last: bool = False) -> None:
-        if data and not self.has_begun:
-            await self._begin(200, b"text/event-stream")
+    async def add(self, deltas: list[Delta]) -> None:
+        await self._write(b"".join(map(self._encoder.feed, deltas)))
+
+    async def end(self) -> None:
+        await self._write(self._encoder.close())
+
+    async def fail(self, error: SabirError) -> None:
+        if self._has_begun:
+            return await self._write(self._encoder.fail(error))
+        status, body = self._dialect.encode_error(error)
+        await self._write(body, status, b"application/json")
+
+    async def _write(self, data: bytes, status: int = 200, kind: bytes = b"text/event-stream") -> None:
+        if data and not self._has_begun:
+            self._has_begun = True
+            headers = [(b"content-type", kind), (b"request-id", self.id.encode()), (b"x-request-id", self.id.encode())]
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
         if data:
-            await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
-
-    async def _begin(self, status: int, kind: bytes) -> None:
-        self.has_begun = True
-        ids = [(name, self.id.encode()) for name in (b"request-id", b"x-request-id")]
-        headers = [(b"content-type", kind), *ids]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 def _portable(delta: Delta) -> Delta | None:
@@ -145,27 +151,17 @@ def _portable(delta: Delta) -> Delta | None:
             return msgspec.structs.replace(delta, state=None)
         case State(part=int()):
             return msgspec.structs.replace(delta, patch={})
-        case Head() | State():
-            return None
-        case _:
-            return delta
+    return None if isinstance(delta, Head | State) else delta
 
 
 async def _body(receive) -> bytes:
-    pieces: list[bytes] = []
-    is_whole = False
-    while not is_whole:
-        message = await receive()
-        pieces.append(message.get("body", b""))
-        is_whole = not message.get("more_body")
-    return b"".join(pieces)
+    messages = [await receive()]
+    while messages[-1].get("more_body"):
+        messages.append(await receive())
+    return b"".join(message.get("body", b"") for message in messages)
 
 
 async def _abort_when_gone(receive, line: Line) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     line.abort()
-
-
-def _no_transport():
-    raise AssertionError("a model in this process needs no network")

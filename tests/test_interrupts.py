@@ -239,6 +239,14 @@ def settle(condition: Callable[[], bool]) -> bool:
     return True
 
 
+def is_free(chat: Any) -> bool:
+    try:
+        chat.append()
+    except sabir.ConfigurationError:
+        return False
+    return True
+
+
 def workers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sabir-worker")]
 
@@ -310,7 +318,7 @@ def test_a_second_interrupt_may_follow_the_first():
             signal.setitimer(signal.ITIMER_REAL, 0)
             left_by(chat)
             # Where the second cut short how the first was dealt with, the turn goes with the tools that it left behind.
-            assert settle(lambda: workers() == []), workers()
+            assert settle(lambda chat=chat: is_free(chat))
             goes_on(chat)
     assert engine.wrong == []
 
@@ -429,7 +437,7 @@ class Tracer:
 
 
 def cut_at_lines(turn: Callable[[Any], None], client: Any, step: int) -> tuple[Counter[str], list[str]]:
-    """What a turn left that was cut at about every `step`-th line in turn, chosen anew each time, and where it did harm.
+    """What a turn left that was cut at about every `step`-th line, others each time, and where it did harm.
 
     A step of 1 is every line, and takes a minute.
     """

@@ -217,11 +217,14 @@ async def test_cached_tokens_are_counted(surface, address):
 @pytest.mark.parametrize("is_streamed", [False, True])
 async def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(surface, address, is_streamed):
     client = connect(surface, address)
+
+    async def overflow():
+        if not is_streamed:
+            return await client.ask("hello " * 6000)
+        return [chunk async for chunk in client.stream("hello " * 6000)]
+
     with pytest.raises(errors.ContextOverflowError) as caught:
-        if is_streamed:
-            _ = [chunk async for chunk in client.stream("hello " * 6000)]
-        else:
-            await client.ask("hello " * 6000)
+        await overflow()
     assert caught.value.context_length == CONTEXT
     assert caught.value.prompt_tokens > CONTEXT
     assert caught.value.status == 400

@@ -297,7 +297,7 @@ def test_written_messages_name_their_format():
 
 def test_fields_that_are_absent_have_their_defaults():
     (message,) = load_messages(part(type="tool_call", name="f"))
-    assert message.parts == (ToolCall(name="f", input="{}", id=None, synthetic=False, state=None),)
+    assert message.parts == (ToolCall(name="f", input="", id=None, synthetic=False, state=None),)
 
 
 def document(**message):

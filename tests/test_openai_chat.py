@@ -58,7 +58,7 @@ CHAT_ROWS = {name: row for name, row in PROVIDERS.items() if isinstance(row.dial
 # Requests.
 
 
-def encoded(dialect=OPENAI, messages=None, **fields):
+def encoded(dialect=OpenAIChat(), messages=None, **fields):
     http, notices = dialect.encode_request(Request(model="m", messages=tuple(messages or [user("hi")]), **fields))
     return json.loads(http.body), notices
 
@@ -761,7 +761,17 @@ def test_thinking_goes_back_under_the_name_it_came_with():
     message = sum_of_stream(fixture("reasoning_details_only.sse")).choices[0]
     (wire,) = encoded(messages=[message])[0]["messages"]
     assert {"reasoning", "reasoning_content"}.isdisjoint(wire)
-    assert wire["reasoning_details"] == [note("Two "), note("plus two.")]
+    # The fragments of a stream are one detail again.
+    (detail,) = wire["reasoning_details"]
+    assert detail["text"] == "Two plus two."
+    assert detail["signature"] == "c2ln"
+
+
+def test_what_others_thought_is_not_sent_to_openai():
+    message = sum_of_stream(fixture("reasoning_details_only.sse")).choices[0]
+    body, notices = encoded(OPENAI, messages=[message])
+    assert "reasoning_details" not in body["messages"][0]
+    assert [notice.kind for notice in notices] == ["dropped"]
 
 
 def answer(*messages, **more):
@@ -1076,7 +1086,8 @@ def test_what_else_a_call_says_is_sent_back_with_it():
             },
             Usage(input=5, cache_read=4, cache_write=5, input_audio=6),
         ),
-        ({"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(input=0, cache_read=4)),
+        # Beside: what was cached cannot be within what is less.
+        ({"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(input=3, cache_read=4)),
         (
             {"completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 4, "audio_tokens": 5}},
             Usage(output=1, reasoning=4, output_audio=5),

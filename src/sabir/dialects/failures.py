@@ -90,7 +90,8 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
         code=codes[0] if codes else None,
         request_id=request_id(headers),
         retry_after=retry_after(headers),
-        retryable=kind.retryable or status in (408, 409),
+        # An empty account is told like a rate limit, but no waiting fills it.
+        retryable=(kind.retryable or status in (408, 409)) and "insufficient_quota" not in codes,
         body=text[:10_000],
     )
     if isinstance(error, ContextOverflowError):

@@ -180,7 +180,7 @@ class OpenAIChat:
             raise ServerError(
                 f"the answer is no JSON: {error}", status=200, body=body[:10_000].decode("utf-8", "replace")
             ) from None
-        reader = _WireReader()
+        reader = _WireReader(is_whole=True)
         deltas = reader.read(value)
         if not any(is_object(choice) for choice in list_of(mapping_of(value).get("choices"))):
             raise StreamProtocolError("the answer has no choices", body=body[:10_000].decode("utf-8", "replace"))
@@ -897,7 +897,9 @@ class ChatEncoder:
             self._said.update(fresh)
             return self._event({"choices": [], **fresh}) if fresh else b""
         if place.endswith(".message"):
-            return self._event({"choices": [{"index": int(place.split(".")[1]), "delta": said}]})
+            # What we understand of a message is said by its parts; of a whole answer the difference has it once more.
+            fresh = {name: value for name, value in said.items() if name not in _IN_MESSAGE}
+            return self._event({"choices": [{"index": int(place.split(".")[1]), "delta": fresh}]}) if fresh else b""
         return b""
 
     def _chunk(self, part: int, delta: dict[str, Any]) -> bytes:
@@ -997,7 +999,8 @@ class _Slot:
 class _WireReader:
     """Turns chat completion objects, whole or chunks, into deltas; numbers parts as they appear."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_whole: bool = False) -> None:
+        self._is_whole = is_whole
         self._parts = 0
         self._open: dict[tuple[int, str], int] = {}
         self._begun: set[int] = set()
@@ -1072,8 +1075,9 @@ class _WireReader:
         index = count_of(choice.get("index"))
         number = position if index is None else index
         self._begun.add(number)
+        # Perplexity sends both, and which one has the text depends on whether this is a chunk.
         message = choice.get("delta")
-        if message is None and is_object(message := choice.get("message")):
+        if (message is None or self._is_whole) and is_object(message := choice.get("message")):
             # The fields of a whole message stand in any order; what a stream would have sent first comes first.
             message = dict(sorted(message.items(), key=lambda item: _RANK.get(item[0], len(_RANK))))
         if is_object(message):
@@ -1268,7 +1272,8 @@ class _WireReader:
             self._by_index[number, index] = slot
         extras = {key: item for key, item in call.items() if key not in _IN_CALL and item is not None}
         state: dict[str, Any] = {"set": extras} if extras else {}
-        if index == "function_call" or "custom" in call:
+        is_custom = "custom" in call and not mapping_of(call.get("function"))
+        if index == "function_call" or is_custom:
             state["form"] = "function_call" if index == "function_call" else "custom"
         deltas.append(Open(slot.part, "call", call_id, name, number, state or None))
         return slot
@@ -1320,8 +1325,10 @@ def usage_from(usage: dict[str, Any]) -> Usage:
         (reasoning or 0) > (completion or 0)
         or (total is not None and total == (prompt or 0) + (completion or 0) + (reasoning or 0))
     )
+    # Grok on Azure has what was cached beside the prompt: there is more of it than of the prompt.
+    cached_beside = (cache_read or 0) > (prompt or 0)
     return Usage(
-        input=_less(prompt, cache_read, cache_write, audio_in),
+        input=_less(prompt, None if cached_beside else cache_read, cache_write, audio_in),
         cache_read=cache_read,
         cache_write=cache_write,
         input_audio=audio_in,
