@@ -23,11 +23,12 @@ from sabir.engines.llama_cpp import LlamaCpp
 from sabir.errors import AuthenticationError, BadRequestError, NotFoundError, SabirError
 from sabir.model import Exchange, Local
 from sabir.providers import PROVIDERS
-from sabir.requests import Request, Response
+from sabir.requests import Request
 from sabir.runtime import Eventful, Line
 from sabir.transports import eventful_transport
 
 PICO = PROVIDERS["pico"]
+JSON = b"application/json"
 
 
 class Route(NamedTuple):
@@ -81,10 +82,8 @@ class Gateway:
     def _accepted(self, route: Route, request: Request) -> Request:
         """The request, with what the model wants where the client has no wish."""
         if request.model not in self._models:
-            names = ", ".join(self._models)
-            raise NotFoundError(f"there is no model {request.model!r}; there are: {names}", code="model_not_found")
+            raise NotFoundError(f"there is no model {request.model!r} here", code="model_not_found")
         if request.state is not None and route.history in request.state.value.get("set", {}):
-            # Left out, the rest would look like a whole conversation.
             message = f"no {route.history} is kept here; send the whole conversation"
             raise BadRequestError(message, code=f"{route.history}_unsupported_request")
         wanted = {name: value for name, value in PICO.defaults.items() if getattr(request, name) is None}
@@ -93,11 +92,11 @@ class Gateway:
     async def _answer(self, route: Route, request: Request, line: Line, reply: _Reply) -> None:
         async with aclosing(self._deltas(route, request, line, reply.id)) as batches:
             if not request.stream:
-                deltas = [delta async for batch in batches for delta in batch]
-                return await reply.whole(response_of(route.dialect.name, deltas))
+                response = response_of(route.dialect.name, [delta async for batch in batches for delta in batch])
+                return await reply.write(route.dialect.encode_response(response), kind=JSON)
             async for batch in batches:
-                await reply.add(batch)
-            await reply.end()
+                await reply.write(b"".join(map(reply.encoder.feed, batch)))
+            await reply.write(reply.encoder.close())
 
     async def _deltas(self, route: Route, request: Request, line: Line, id_: str) -> AsyncGenerator[list[Delta], None]:
         """The model's deltas, under the id, name and time of this gateway's answer."""
@@ -116,26 +115,17 @@ class _Reply:
     def __init__(self, route: Route, send) -> None:
         self.id = route.prefix + uuid.uuid4().hex
         self._dialect = route.dialect
-        self._encoder = route.dialect.encoder()
+        self.encoder = route.dialect.encoder()
         self._send = send
         self._has_begun = False
 
-    async def whole(self, response: Response[None]) -> None:
-        await self._write(self._dialect.encode_response(response), kind=b"application/json")
-
-    async def add(self, deltas: list[Delta]) -> None:
-        await self._write(b"".join(map(self._encoder.feed, deltas)))
-
-    async def end(self) -> None:
-        await self._write(self._encoder.close())
-
     async def fail(self, error: SabirError) -> None:
         if self._has_begun:
-            return await self._write(self._encoder.fail(error))
+            return await self.write(self.encoder.fail(error))
         status, body = self._dialect.encode_error(error)
-        await self._write(body, status, b"application/json")
+        await self.write(body, status, JSON)
 
-    async def _write(self, data: bytes, status: int = 200, kind: bytes = b"text/event-stream") -> None:
+    async def write(self, data: bytes, status: int = 200, kind: bytes = b"text/event-stream") -> None:
         if data and not self._has_begun:
             self._has_begun = True
             headers = [(b"content-type", kind), (b"request-id", self.id.encode()), (b"x-request-id", self.id.encode())]

@@ -52,6 +52,7 @@ from sabir.messages import (
 from sabir.messages import Text as TextPart
 from sabir.providers import PROVIDERS
 from sabir.requests import Options, OutputSchema, Request, ToolSpec
+from sabir.strict_json import encode_json
 from sabir.usage import Usage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +112,9 @@ def streamed(deltas):
 
 
 def events(data):
-    return [json.loads(line[5:]) for line in data.decode().splitlines() if line.startswith("data:")]
+    return [
+        json.loads(line[5:]) for line in data.decode().splitlines() if line.startswith("data:") and line.endswith("}")
+    ]
 
 
 # The client's half: requests.
@@ -210,8 +213,10 @@ def test_thinking_is_asked_for_as_the_model_takes_it(model, options, sent, notic
     body, notices = encoded(model=model, **options)
     assert sent.items() <= body.items()
     assert [notice.subject for notice in notices] == noticed
-    for name in ("temperature", "top_p", "top_k", "thinking", "tool_choice"):
-        assert (name not in body) == (name in noticed and name not in sent) or name not in options
+    refused = {notice.subject for notice in notices if notice.kind != "emulated"}
+    assert body.keys() & {"temperature", "top_p", "top_k", "thinking", "tool_choice"} == options.keys() - refused - {
+        "tools"
+    }
 
 
 def test_a_budget_leaves_room_for_the_answer():
@@ -773,6 +778,10 @@ EQUAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"messages": [said("user", text("a", cache_control=None, citations=None))]},
         {"messages": [said("user", text("a"))]},
     ),
+    "null is absent: in a tool": (
+        {"tools": [WIRE_TOOL | {"strict": None}]},
+        {"tools": [WIRE_TOOL]},
+    ),
     "null is absent: in a message": (
         {"messages": [{**said("user", text("a")), "id": None}]},
         {"messages": [said("user", text("a"))]},
@@ -896,7 +905,6 @@ def blocks_of(data):
     kinds, open_index, deltas = [], None, []
     first, *rest = events(data)
     assert first["type"] == "message_start"
-    assert first["message"]["usage"].keys() >= {"input_tokens", "output_tokens"} or not first["message"]["usage"]
     assert [event["type"] for event in rest[-2:]] == ["message_delta", "message_stop"]
     for event in rest[:-2]:
         match event["type"]:
@@ -992,7 +1000,7 @@ def state_of(patch, **more):
 
 
 def compact(value):
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return encode_json(value).decode()
 
 
 texts = st.builds(
@@ -1091,7 +1099,7 @@ def requests(draw):
 
 
 @given(requests())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=6000, deadline=None)
 def test_a_request_comes_back_but_for_what_the_report_names(request):
     http, notices = DIALECT.encode_request(request)
     back = DIALECT.decode_request(http.body)
@@ -1170,7 +1178,7 @@ def same(one, other):
 
 
 @given(bodies)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=6000, deadline=None)
 def test_every_request_that_is_read_is_the_same_when_it_is_sent_again(body):
     try:
         request = DIALECT.decode_request(json.dumps(body).encode())
@@ -1200,7 +1208,7 @@ answers = st.fixed_dictionaries(
 
 
 @given(answers)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=6000, deadline=None)
 def test_every_answer_that_is_read_is_the_same_when_it_is_told_again(body):
     # A block of text without text, or a call without input, is read as one with nothing in it.
     for block in body["content"]:
@@ -1258,7 +1266,7 @@ def delta_streams(draw):
 
 
 @given(delta_streams(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=6000, deadline=None)
 def test_the_sum_of_deltas_survives_being_a_stream_however_it_is_cut(deltas, data):
     told = streamed(deltas)
     blocks_of(told)
@@ -1298,9 +1306,9 @@ def survive(deltas):
 
 
 @given(st.sampled_from(STREAMS), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=6000, deadline=None)
 def test_a_stream_with_anything_anywhere_raises_only_errors_of_the_family(name, data):
-    told = events((FIXTURES / name).read_bytes().replace(b'{"type":\n', b"{}\n"))
+    told = events((FIXTURES / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(list(values_in(told))[1:]))
         new = data.draw(jsons | st.sampled_from([[], {}, "tool_use", "text", "error", 10**400, -1, "\ud83c"]))
@@ -1315,7 +1323,7 @@ def test_a_stream_with_anything_anywhere_raises_only_errors_of_the_family(name, 
 
 
 @given(st.binary() | st.sampled_from(STREAMS).map(lambda name: (FIXTURES / name).read_bytes()), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=6000, deadline=None)
 def test_random_bytes_raise_only_errors_of_the_family(body, data):
     for _ in range(data.draw(st.integers(0, 5))):
         at = data.draw(st.integers(0, len(body)))

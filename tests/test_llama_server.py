@@ -60,6 +60,11 @@ class Mood:
     is_long: bool
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     with llama_server(with_context(tmp_path_factory.mktemp("server"), CONTEXT), KEY) as address:

@@ -58,7 +58,10 @@ CHAT_ROWS = {name: row for name, row in PROVIDERS.items() if isinstance(row.dial
 # Requests.
 
 
-def encoded(dialect=OpenAIChat(), messages=None, **fields):
+PLAIN = OpenAIChat()
+
+
+def encoded(dialect=PLAIN, messages=None, **fields):
     http, notices = dialect.encode_request(Request(model="m", messages=tuple(messages or [user("hi")]), **fields))
     return json.loads(http.body), notices
 
@@ -768,7 +771,6 @@ def test_thinking_goes_back_under_the_name_it_came_with():
     # The fragments of a stream are one detail again.
     (detail,) = wire["reasoning_details"]
     assert detail["text"] == "Two plus two."
-    assert detail["signature"] == "c2ln"
 
 
 def test_what_others_thought_is_not_sent_to_openai():

@@ -48,6 +48,11 @@ class GetWeather(BaseModel):
     city: str
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
     engine = LlamaCpp(with_context(tmp_path_factory.mktemp("gateway"), CONTEXT), PICO.dialect, name="pico")

@@ -231,6 +231,8 @@ class Anthropic:
         wire = {name: value for name, value in _present(body).items() if (name, value) not in _NOTHING}
         if system := _canonical_content(wire.pop("system", [])):
             wire["system"] = system
+        if is_array(tools := wire.get("tools")):
+            wire["tools"] = [_present(tool) if _is_custom(tool) else tool for tool in tools]
         if is_array(messages := wire.get("messages")):
             messages = [_canonical_message(message) for message in messages]
             wire["messages"] = [message for message in messages if mapping_of(message).get("content") != []]
@@ -254,6 +256,11 @@ _NOTHING_IN_A_BLOCK: tuple[tuple[str, Any], ...] = (("citations", []), ("signatu
 
 def _present(object_: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in object_.items() if value is not None}
+
+
+def _is_custom(tool: Any) -> bool:
+    """Whether a tool is the caller's, and not one that Anthropic runs or has trained its models for."""
+    return is_object(tool) and tool.get("type") in (None, "custom")
 
 
 def _canonical_message(message: Any) -> Any:
@@ -889,7 +896,7 @@ class _RequestReader:
         request = Request(
             model=model,
             messages=(
-                *((Message("system", self._parts(system, "system")),) if system else ()),
+                *((Message("system", self._parts(system, "system", _IN_PROMPT)),) if system else ()),
                 *self._messages(messages),
             ),
             tools=tuple(_read_tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)),
@@ -937,7 +944,9 @@ class _RequestReader:
             where = f"messages[{at}]"
             if not is_object(item) or (role := item.get("role")) not in ("user", "assistant", "system"):
                 raise _refused(f"{where}.role", "one of user, assistant and system is wanted")
-            parts = self._parts(item.get("content"), f"{where}.content")
+            parts = self._parts(
+                item.get("content"), f"{where}.content", _IN_ANSWER if role == "assistant" else _IN_PROMPT
+            )
             rest = {name: value for name, value in item.items() if name not in ("role", "content")}
             said: dict[str, Any] = {"set": rest} if rest else {}
             results = next((n for n, part in enumerate(parts) if not isinstance(part, ToolResult)), len(parts))
@@ -951,18 +960,18 @@ class _RequestReader:
                     yield Message("user", parts[results:])
             after_results = role == "user" and results == len(parts)
 
-    def _parts(self, content: Any, where: str) -> tuple[Part, ...]:
+    def _parts(self, content: Any, where: str, kinds: frozenset[str]) -> tuple[Part, ...]:
         if not is_array(content):
             raise _refused(where, "a string or a list of blocks is wanted")
-        return tuple(self._part(block, f"{where}[{at}]") for at, block in enumerate(content))
+        return tuple(self._part(block, f"{where}[{at}]", kinds) for at, block in enumerate(content))
 
-    def _part(self, block: Any, where: str) -> Part:
+    def _part(self, block: Any, where: str, kinds: frozenset[str]) -> Part:
         if not is_object(block) or text_of(block.get("type")) is None:
             raise _refused(f"{where}.type", "a block with a type is wanted")
         if block["type"] in _STREAMED and not isinstance(block.get(block["type"]), str):
             raise _refused(f"{where}.{block['type']}", "a string is wanted")
         try:
-            part = _part_of(block, _IN_PROMPT)
+            part = _part_of(block, kinds)
         except StreamProtocolError as error:
             raise _refused(where, str(error)) from None
         if isinstance(part, ToolCall):
@@ -978,11 +987,10 @@ class _RequestReader:
 def _read_tool(tool: Any, where: str) -> ToolSpec:
     if not is_object(tool):
         raise _refused(where, "an object is wanted")
-    kind, name = text_of(tool.get("type")), text_of(tool.get("name"))
-    if kind not in (None, "custom"):
-        # One that Anthropic runs, or has trained its models for; kept as it is.
+    name = text_of(tool.get("name"))
+    if not _is_custom(tool):
         unset = [key for key in ("name", "input_schema") if key not in tool]
-        return ToolSpec(name or kind, state=ProviderState(NAME, {"set": tool, "unset": unset}))
+        return ToolSpec(name or str(tool["type"]), state=ProviderState(NAME, {"set": tool, "unset": unset}))
     if name is None:
         raise _refused(f"{where}.name", "a string is wanted")
     if not is_object(parameters := tool.get("input_schema")):
