@@ -1099,7 +1099,7 @@ def requests(draw):
 
 
 @given(requests())
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_request_comes_back_but_for_what_the_report_names(request):
     http, notices = DIALECT.encode_request(request)
     back = DIALECT.decode_request(http.body)
@@ -1178,7 +1178,7 @@ def same(one, other):
 
 
 @given(bodies)
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_request_that_is_read_is_the_same_when_it_is_sent_again(body):
     try:
         request = DIALECT.decode_request(json.dumps(body).encode())
@@ -1208,7 +1208,7 @@ answers = st.fixed_dictionaries(
 
 
 @given(answers)
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_answer_that_is_read_is_the_same_when_it_is_told_again(body):
     # A block of text without text, or a call without input, is read as one with nothing in it.
     for block in body["content"]:
@@ -1266,7 +1266,7 @@ def delta_streams(draw):
 
 
 @given(delta_streams(), st.data())
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_sum_of_deltas_survives_being_a_stream_however_it_is_cut(deltas, data):
     told = streamed(deltas)
     blocks_of(told)
@@ -1306,7 +1306,7 @@ def survive(deltas):
 
 
 @given(st.sampled_from(STREAMS), st.data())
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_stream_with_anything_anywhere_raises_only_errors_of_the_family(name, data):
     told = events((FIXTURES / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
@@ -1323,7 +1323,7 @@ def test_a_stream_with_anything_anywhere_raises_only_errors_of_the_family(name, 
 
 
 @given(st.binary() | st.sampled_from(STREAMS).map(lambda name: (FIXTURES / name).read_bytes()), st.data())
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_random_bytes_raise_only_errors_of_the_family(body, data):
     for _ in range(data.draw(st.integers(0, 5))):
         at = data.draw(st.integers(0, len(body)))

@@ -121,11 +121,16 @@ def status_of(error: SabirError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def failure_object(error: SabirError) -> tuple[int, bytes]:
-    """An error as status and body, in the shape of OpenAI's: `{"error": {"message", "type", "code", ...}}`."""
+def failure_object(error: SabirError, *, in_stream: bool = False) -> tuple[int, bytes]:
+    """An error as status and body, in the shape of OpenAI's: `{"error": {"message", "type", "code", ...}}`.
+
+    In a stream, whose status has long been sent, the status stands in for a code that there is not.
+    """
     status = status_of(error)
     kind = "invalid_request_error" if status < 500 else "server_error"
     fields: dict[str, Any] = {"message": error.message, "type": kind, "param": None, "code": error.code}
+    if in_stream and error.code is None:
+        fields["code"] = status
     if isinstance(error, ContextOverflowError):
         fields["code"] = "context_length_exceeded"
         fields.update(n_prompt_tokens=error.prompt_tokens, n_ctx=error.context_length)

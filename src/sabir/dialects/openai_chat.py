@@ -803,7 +803,7 @@ class ChatEncoder:
                 return b""
 
     def fail(self, error: SabirError) -> bytes:
-        return b"data: " + failure_object(error)[1] + b"\n\n"
+        return b"data: " + failure_object(error, in_stream=True)[1] + b"\n\n"
 
     def close(self) -> bytes:
         end = b""
