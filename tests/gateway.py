@@ -62,6 +62,7 @@ class Gateway:
         try:
             self._admit(scope)
             request = self._accepted(route, route.dialect.decode_request(await _body(receive)))
+            reply.encoder = route.dialect.encoder(request)
             watch = asyncio.create_task(_abort_when_gone(receive, line))
             try:
                 await self._answer(route, request, line, reply)

@@ -204,12 +204,15 @@ def test_every_portable_option_has_a_verdict_and_is_tried_above():
         ("m", {"thinking": True, "temperature": 0.5}, {"thinking": BUDGET}, ["temperature"]),
         ("m", {"thinking": True, "temperature": 1.0}, {"thinking": BUDGET, "temperature": 1.0}, []),
         ("m", {"thinking": True, "top_p": 0.5, "top_k": 3}, {"thinking": BUDGET}, ["top_p", "top_k"]),
+        ("claude-opus-4-7", {"temperature": 1.0, "top_p": 0.99, "top_k": 3}, {}, ["temperature", "top_p", "top_k"]),
+        ("claude-haiku-5", {"temperature": 0.0}, {}, ["temperature"]),
+        ("claude-sonnet-4-6", {"temperature": 0.0}, {"temperature": 0.0}, []),
         ("m", {"thinking": True, "top_p": 0.95}, {"thinking": BUDGET, "top_p": 0.95}, []),
         ("m", {"thinking": True, "tools": (TOOL,), "tool_choice": "required"}, {}, ["thinking"]),
         ("m", {"tool_choice": "auto"}, {}, ["tool_choice"]),
     ],
 )
-def test_thinking_is_asked_for_as_the_model_takes_it(model, options, sent, noticed):
+def test_a_model_is_asked_for_what_it_takes(model, options, sent, noticed):
     body, notices = encoded(model=model, **options)
     assert sent.items() <= body.items()
     assert [notice.subject for notice in notices] == noticed
@@ -575,6 +578,60 @@ def test_a_stream_ends_whole_or_with_an_error_after_all_that_came(name, parts, r
         assert again == deltas
         assert str(other) == str(ending)
     assert not any("\ud800" <= character <= "\udfff" for d in deltas if isinstance(d, Text) for character in d.text)
+
+
+def sse(*told):
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in told)
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "block"),
+    [
+        ({"type": "text"}, [{"type": "text_delta", "text": "a"}], text("a")),
+        (text("a", mood="good"), [{"type": "text_delta", "text": "b"}], text("ab", mood="good")),
+        (text(""), [{"type": "mood_delta", "mood": "good"}], text("", mood="good")),
+        (text(""), [{"type": "citations_delta", "citation": {"page": 1}}], text("", citations=[{"page": 1}])),
+        (text("", citations=[{"cited_text": "b"}]), [], text("", citations=[{"cited_text": "b"}])),
+        ({"type": "thinking", "thinking": "a"}, [], {"type": "thinking", "thinking": "a"}),
+        (
+            {"type": "thinking", "thinking": "", "signature": "s"},
+            [],
+            {"type": "thinking", "thinking": "", "signature": "s"},
+        ),
+        ({"type": "tool_use", "name": "f"}, [], {"type": "tool_use", "name": "f", "input": {}}),
+        (
+            {"type": "tool_use", "name": "f", "input": ""},
+            [{"type": "input_json_delta", "partial_json": '{"a":1}'}, {"type": "x_delta", "x": [1]}],
+            {"type": "tool_use", "name": "f", "input": {"a": 1}, "x": [1]},
+        ),
+        (
+            {"type": "tool_use", "name": "f", "input": {}},
+            [{"type": "input_json_delta", "partial_json": '{"a":'}],
+            {"type": "tool_use", "name": "f", "input": {"INVALID_JSON": '{"a":'}},
+        ),
+        (
+            {"type": "news", "input": {}},
+            [{"type": "input_json_delta", "partial_json": "{}"}],
+            {"type": "news", "input": {}},
+        ),
+        ({"type": "news"}, [{"type": "news_delta", "a": None}], {"type": "news", "a": None}),
+    ],
+)
+def test_a_block_is_what_its_events_make_of_it(start, more, block):
+    deltas, error = decoded(
+        sse(
+            {"type": "message_start", "message": {"id": "msg_1", "content": []}},
+            {"type": "content_block_start", "index": 0, "content_block": start},
+            *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in more),
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_stop"},
+        )
+    )
+    assert error is None
+    whole = DIALECT.canonical_answer(json.loads(DIALECT.encode_response(response_of(NAME, deltas))))
+    assert whole == {"id": "msg_1", "content": [block]}
+    again, error = decoded(streamed(deltas))
+    assert (error, total(again)) == (None, total(deltas))
 
 
 def test_an_error_in_a_stream_tells_its_request_and_that_it_may_pass():

@@ -70,7 +70,7 @@ PAGE = b"""<!DOCTYPE html><html><head><style>body {x: y}</style><title>Bad gatew
         ),
         # Shapes.
         (404, b'{"error": "no such model"}', NotFoundError, None, "no such model"),
-        (400, b'{"code": 400, "message": "too hot", "type": "Bad Request"}', BadRequestError, "400", "too hot"),
+        (400, b'{"code": 400, "message": "too hot", "type": "Bad Request"}', BadRequestError, "Bad Request", "too hot"),
         (400, b'{"object": "error", "message": "m", "type": "t", "code": null}', BadRequestError, "t", "m"),
         (404, b'{"detail": "Not Found"}', NotFoundError, None, "Not Found"),
         (400, b'[{"error": {"message": "in a list", "code": 400}}]', BadRequestError, "400", "in a list"),

@@ -194,7 +194,6 @@ def test_openai_streams_what_it_is_answered(chatter, completions):
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (14, whole.usage.completion_tokens)
 
 
-@pytest.mark.xfail(reason="an encoder is not told of the request, so the OpenAI one sends usage to who did not ask")
 def test_openai_is_told_the_usage_of_a_stream_only_if_it_asked(chatter, completions):
     chunks = chatter.items(chatter.wait(completions.create(model="pico", messages=CAPITAL, stream=True)))
     assert all(chunk.choices for chunk in chunks)
@@ -486,9 +485,6 @@ def test_anthropics_tool_runner_runs_its_tools(messenger, gateway):
     assert texts(messenger.wait(runner.until_done())) == [TWO_ANSWERS]
 
 
-@pytest.mark.xfail(
-    raises=anthropic.BadRequestError, reason="an error of the format has no place for error_code, which says why"
-)
 def test_anthropics_tool_runner_goes_on_without_a_thread(messenger, gateway):
     runner = runner_of(messenger.client(gateway.url))
     assert texts(messenger.wait(runner.until_done())) == [TWO_ANSWERS]

@@ -20,7 +20,19 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from types import UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints, overload
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+    overload,
+)
 
 import msgspec
 
@@ -327,9 +339,14 @@ class _Msgspec:
         (schema,), found = msgspec.json.schema_components((self._target,), schema_hook=hook, ref_template=template)
         _mark_times(schema, self._target)
         for kind, hints in self._classes.items():
-            properties = found.get(kind.__name__, {}).get("properties", {})
+            part = found.get(kind.__name__, {})
+            properties = part.get("properties", {})
             for name in hints.keys() & properties.keys():
                 _mark_times(properties[name], hints[name])
+            if is_typeddict(kind):
+                # msgspec sorts these by name, and models fill in a schema in the order in which it is written.
+                part["properties"] = {name: properties[name] for name in hints if name in properties}
+                part["required"] = [name for name in hints if name in part.get("required", ())]
         parts = {name + suffix: _tidied(part, name) for name, part in found.items()}
         if parts.keys() & models.keys():
             raise TypeError(f"two classes are called {min(parts.keys() & models.keys())!r}")

@@ -90,7 +90,9 @@ class Dialect(Protocol):
         """A whole answer."""
         ...
 
-    def encoder(self) -> Encoder: ...
+    def encoder(self, request: Request | None = None) -> Encoder:
+        """For the answer to `request`, which may say what its stream is to have (None: all)."""
+        ...
 
     def encode_error(self, error: SabirError) -> tuple[int, bytes]:
         """An error as status and body."""

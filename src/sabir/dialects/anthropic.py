@@ -105,9 +105,10 @@ _ERROR_TYPES: tuple[tuple[type[SabirError], str], ...] = (
     (UnsupportedError, "invalid_request_error"),
     (DeadlineExceeded, "timeout_error"),
 )
-# Models that think adaptively, and from Opus 4.7 on know no budgets
-# (https://vercel.com/docs/ai-gateway/models-and-providers/reasoning/anthropic, 2026-09).
+# Models that think adaptively, and those that take no sampling parameters (400 "temperature is deprecated for this
+# model") and no budgets either: https://platform.claude.com/docs/en/about-claude/models/migration-guide, 2026-11.
 _ADAPTIVE = re.compile(r"claude-[a-z]+-(?:4-(?:[6-9]|\d\d)|[5-9])(?!\d)")
+_UNSAMPLED = re.compile(r"claude-[a-z]+-(?:4-(?:[7-9]|\d\d)|[5-9])(?!\d)")
 _BUDGETS: dict[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 _LEAST_BUDGET = 1024
 # What output_config.format refuses (https://platform.claude.com/docs/en/build-with-claude/structured-outputs): bounds.
@@ -210,14 +211,16 @@ class Anthropic:
         body["usage"] = patched(_usage_object(response.usage), state.get("usage", {}))
         return encode_json(patched(body, state.get("answer", {})))
 
-    def encoder(self) -> AnthropicEncoder:
+    def encoder(self, request: Request | None = None) -> AnthropicEncoder:
         return AnthropicEncoder()
 
     def encode_error(self, error: SabirError) -> tuple[int, bytes]:
         is_overload = isinstance(error, OverloadedError) and error.status is None
         status = 529 if is_overload else status_of(error)
         kind = next((name for family, name in _ERROR_TYPES if isinstance(error, family)), "api_error")
-        fields = {"type": "request_too_large" if status == 413 else kind, "message": error.message}
+        fields: dict[str, Any] = {"type": "request_too_large" if status == 413 else kind, "message": error.message}
+        if error.code and error.code != kind:
+            fields["details"] = {"error_code": error.code}
         told = {"request_id": error.request_id} if error.request_id else {}
         return status, encode_json({"type": "error", "error": fields, **told})
 
@@ -477,6 +480,7 @@ class _BodyEncoder:
         in_its_words = patch.get("set", {})
         if request.thinking is not None and "thinking" not in in_its_words:
             self._think(request.thinking, body)
+        self._check_sampling(body, in_its_words)
         if request.schema is not None and "output_config" not in in_its_words:
             self._shape(request.schema, body, system)
         said = {"messages": messages, **({"system": system} if system else {})}
@@ -505,9 +509,20 @@ class _BodyEncoder:
             self._think_adaptively(asked, body)
         else:
             self._think_within(asked, body)
+
+    def _check_sampling(self, body: dict[str, Any], in_its_words: Mapping[str, Any]) -> None:
+        """Leave out what the model refuses: any of it, or what is bolder than a thinking model may be."""
+        thinks = mapping_of(body.get("thinking")).get("type") in ("enabled", "adaptive")
         for name, least in (("temperature", 1), ("top_p", 0.95), ("top_k", inf)):
-            if name in body and body[name] < least:
-                self._refuse(name, f"this API takes no {name}={body.pop(name)} with thinking; leave one of them out")
+            if name not in body or name in in_its_words:
+                continue
+            if _UNSAMPLED.search(body["model"]):
+                self._refuse(name, "this model takes no sampling parameters; leave it out")
+            elif thinks and body[name] < least:
+                self._refuse(name, f"this API takes no {name}={body[name]} with thinking; leave one of them out")
+            else:
+                continue
+            del body[name]
 
     def _think_adaptively(self, asked: bool | int | str, body: dict[str, Any]) -> None:
         body["thinking"] = {"type": "adaptive"}

@@ -87,7 +87,8 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
     error = kind(
         f"{message or 'the provider gave no reason'}" + (f" (HTTP {status})" if status else ""),
         status=status,
-        code=codes[0] if codes else None,
+        # llama.cpp's code is the status once more, and its type says what happened.
+        code=next((code for code in codes if code != str(status)), codes[0] if codes else None),
         request_id=request_id(headers),
         retry_after=retry_after(headers),
         # An empty account is told like a rate limit, but no waiting fills it.

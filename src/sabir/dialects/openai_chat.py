@@ -209,8 +209,9 @@ class OpenAIChat:
         object_ = _answer_object(messages, finishes, response.usage, response.model)
         return encode_json(_with_leftovers(object_, response.message))
 
-    def encoder(self) -> ChatEncoder:
-        return ChatEncoder()
+    def encoder(self, request: Request | None = None) -> ChatEncoder:
+        unwanted = () if request is None else own_state(request.state, NAME).get("unset", ())
+        return ChatEncoder(has_usage="stream_options" not in unwanted)
 
     def encode_error(self, error: SabirError) -> tuple[int, bytes]:
         return failure_object(error)
@@ -761,7 +762,8 @@ def _with_leftovers(answer: dict[str, Any], message: Message) -> dict[str, Any]:
 class ChatEncoder:
     """Turns the deltas of one answer into a stream of server-sent events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_usage: bool = True) -> None:
+        self._has_usage = has_usage
         self._common: dict[str, Any] = {"object": "chat.completion.chunk"}
         self._openings: list[Open] = []
         self._fields: dict[int, str] = {}
@@ -807,7 +809,7 @@ class ChatEncoder:
 
     def close(self) -> bytes:
         end = b""
-        if self._usage is not None:
+        if self._usage is not None and self._has_usage:
             usage = patched(usage_object(self._usage), self._leftovers.get("usage", {}))
             end = self._event({"choices": [], "usage": usage})
         return end + b"data: [DONE]\n\n"
@@ -1293,8 +1295,11 @@ def _merged_details(details: Iterable[Any]) -> Iterator[Any]:
                 yield whole
             whole = dict(detail)
         else:
-            joined = {name: whole.get(name, "") + detail[name] for name in ("text", "summary") if name in detail}
-            whole = {**whole, **{name: value for name, value in detail.items() if value is not None}, **joined}
+            for name, value in detail.items():
+                if name in ("text", "summary"):
+                    whole[name] = whole.get(name, "") + value
+                elif value is not None:
+                    whole[name] = value
     if whole is not None:
         yield whole
 
