@@ -268,8 +268,8 @@ class Turn(Generic[T]):
     def _parsed(self, message: Message, finish: FinishReason) -> Any:
         if self._schema is None:
             return None
-        if (refusal := message.refusal) is not None:
-            raise StructuredOutputError(f"the model declined: {refusal}")
+        if (refusal := message.refusal) is not None or finish == "refusal":
+            raise StructuredOutputError(f"the model declined: {refusal or message.text or 'it gave no reason'}")
         if finish == "length":
             raise StructuredOutputError("the answer was cut at max_tokens, before it was whole")
         if message.tool_calls:

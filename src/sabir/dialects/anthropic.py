@@ -798,6 +798,8 @@ class _AnswerReader:
         wire = dict(wire)
         if wire["type"] == "tool_use":
             wire["input"] = mapping_of(wire.get("input"))
+        elif wire["type"] in _STREAMED:
+            wire[wire["type"]] = text_of(wire.get(wire["type"])) or ""
         part = _part_of(wire, _IN_ANSWER)
         block = self._blocks[index] = _Block(self._parts, wire, own_state(part.state, NAME))
         self._parts += 1
@@ -1176,7 +1178,7 @@ class AnthropicEncoder:
         if self._early is not None:
             return self._start(told) if told.id is not None and told.name is not None else b""
         before, after = (patched(_opened(told), side) for side in (opening.state or {}, state))
-        fresh = {name: value for name, value in after.items() if before.get(name) != value}
+        fresh = {name: value for name, value in after.items() if name not in before or before[name] != value}
         if opening.kind == "thinking" and fresh.keys() == {"signature"}:
             return self._more({"type": "signature_delta", **fresh})
         if opening.kind == "text" and is_array(citations := fresh.pop("citations", None)):

@@ -54,6 +54,8 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
     "invalid_request_error": BadRequestError,
+    "request_too_large": BadRequestError,
+    "billing_error": PermissionDeniedError,
 }
 _OVERFLOW = re.compile(r"(?:maximum context length|available context size|context window|prompt is too long)", re.I)
 _LIMIT = re.compile(r"(?:context length is|context size \(|> ?|limit of )\s*(\d[\d,]{0,15})", re.I)
