@@ -239,6 +239,27 @@ def test_any_cut_of_a_stream_gives_the_same_deltas(dialect, pieces, body, cuts):
     assert streamed(dialect, data, range(len(data))) == uncut
 
 
+@given(body=ANSWERS, rest=st.binary(max_size=20))
+def test_an_answer_may_be_spread_over_lines_and_nothing_is_read_after_its_end(dialect, body, rest):
+    ordered = sorted(body.items(), key=lambda field: field[0] == "end")
+    lines = [{"text": ""} | {name: value} for name, value in ordered]
+    data = b"".join(encoded(line) + b"\n" for line in lines)
+    spread, error = streamed(dialect, data + rest)
+    assert error is None
+    assert response_of(dialect.name, spread) == response_of(dialect.name, dialect.decode_answer(encoded(body)))
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '"a"', "{}", '{"text": 5}', '{"text": null, "end": "done"}', '{"end": "done"}']
+)
+def test_what_is_no_answer_is_refused(dialect, line):
+    with pytest.raises(sabir.StreamProtocolError, match="this is no answer of Parley"):
+        dialect.decode_answer(line.encode())
+    found, error = streamed(dialect, b'{"text": "a"}\n' + line.encode() + b"\n")
+    assert found == [deltas.Open(0, "text"), deltas.Text(0, "a")]
+    assert "this is no answer of Parley" in str(error)
+
+
 @given(body=ANSWERS, cut=st.floats(0, 1))
 def test_no_stream_that_was_cut_off_is_an_answer(dialect, body, cut):
     data = written(dialect, dialect.decode_answer(encoded(body)))
@@ -332,6 +353,11 @@ def test_the_verdicts_are_what_happens(parley):
                 changed = dict(http.headers) if name == "headers" else json.loads(http.body)
                 assert (value if name in ("extra", "headers") else {verdict: value}).items() <= changed.items()
                 assert notices == ()
+
+
+def test_a_quirk_is_a_field(parley):
+    http, _ = parley.Parley(limit="max").encode_request(Request(model="m", messages=(), max_tokens=7))
+    assert json.loads(http.body) == {"model": "m", "messages": [], "max": 7}
 
 
 # Its two halves, with a socket between them

@@ -16,7 +16,6 @@ from ..client import Client
 from ..errors import ConfigurationError, SabirError, StorageError, UnsupportedError
 from ..messages import Message, ToolCall, ToolResult, assistant, user
 from ..options import Call
-from ..providers import PROVIDERS
 from ..requests import Response, Thinking
 from ..strict_json import decode_json
 from . import INTERRUPTED
@@ -141,10 +140,7 @@ def _message(error: SabirError) -> str:
 def _client(options: ModelOptions) -> Client:
     settings: dict[str, Any] = {} if options["timeout"] is None else {"timeout": options["timeout"]}
     # What is unsupported is told by `_warn`, not by Python's warnings.
-    client = Client(options["model"], base_url=options["base_url"], on_unsupported="ignore", **settings)
-    if options["base_url"] is not None and PROVIDERS[_provider(client)].engine is not None:
-        raise ConfigurationError(f"{client.default_model} runs in this process: --base-url goes with another --model")
-    return client
+    return Client(options["model"], base_url=options["base_url"], on_unsupported="ignore", **settings)
 
 
 def _call(client: Client, options: ModelOptions, screen: Screen, is_example_offered: bool = True) -> Call:
