@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -658,6 +660,42 @@ async def test_closing_from_another_thread_wakes_who_waits_for_a_server(surface)
             await client.ask("?")
         thread.join(10)
         over.set()
+
+
+async def test_closing_while_many_others_begin_and_end_calls_raises_nothing_but_that_it_is_closed(surface):
+    class Endless:
+        name = "endless"
+
+        def deltas(self, request: Any, line: Any) -> Any:
+            return Scripted("one two").deltas(request, line)
+
+        def close(self) -> None:
+            pass
+
+    for _ in range(5):
+        client = surface.client(Endless())
+        begun = threading.Barrier(5)
+
+        def work(client: Any = client, begun: threading.Barrier = begun) -> str:
+            own = getattr(client, "inner", None)
+            begun.wait(10)
+            try:
+                while True:
+                    if own is not None:
+                        own.ask("?")
+                    else:
+                        asyncio.run(client.ask("?"))
+            except ClosedError:
+                return "closed"
+
+        def closer(client: Any = client, begun: threading.Barrier = begun) -> str:
+            begun.wait(10)
+            time.sleep(0.02)
+            client.close()
+            return "closed"
+
+        ended = await surface.at_once(*[lambda job=job: surface.in_thread(job) for job in [work] * 4 + [closer]])
+        assert ended == ["closed"] * 5
 
 
 async def test_closing_wakes_a_call_that_waits_for_its_tool(surface):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, Self, TypeVar, Unpack, cast, final, overload
@@ -106,7 +107,8 @@ class ClientBody:
         self._runtime = runtime()
         self._targets: dict[str, _Target] = {}
         self._engines: list[Engine] = []
-        self._live: set[Turn[Any]] = set()
+        # Weak, so that a turn whose reader an interrupt took away is as good as dropped.
+        self._live: weakref.WeakSet[Turn[Any]] = weakref.WeakSet()
         self._is_closed = False
         listed = self._listed(models)
         self._models = tuple(target.name for target in listed)

@@ -500,7 +500,9 @@ class _Guests:
             done.put(Outcome.of(task.result))
 
         def start() -> None:
-            task = loop.create_task(body(), context=context)
+            # A coroutine is the task itself: one that is cancelled before its first step has then begun all the same.
+            coroutine = awaitable if inspect.iscoroutine(awaitable) else body()
+            task: asyncio.Task[T] = loop.create_task(coroutine, context=context)
             tasks.append(task)
             task.add_done_callback(finish)
 
@@ -553,7 +555,14 @@ def _forget(task: asyncio.Future[Any]) -> None:
 def _spawn(work: Callable[[], None]) -> None:
     """Run `work` on a daemon thread in a copy of this context; it is never joined."""
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="sabir-worker", daemon=True).start()
+    thread = threading.Thread(target=context.run, args=(work,), name="sabir-worker", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        # An interrupt while `start` waits for a lock of its own comes out as an error of that lock.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:

@@ -87,7 +87,7 @@ class Turn(Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        return self._response is not None or self._error is not None
+        return not self._endings
 
     @property
     def is_cancelled(self) -> bool:
@@ -169,10 +169,13 @@ class Turn(Generic[T]):
             self._endings.pop()
         except IndexError:
             return
-        if respond is not None:
-            self._response = respond()
-        self._error = error
-        self._when_over(self)
+        # From here on the turn is over, whatever interrupts what follows.
+        try:
+            self._error = error
+            if respond is not None:
+                self._response = respond()
+        finally:
+            self._when_over(self)
         if self._hooks and self._is_started:
             seconds = self._runtime.now() - self._began
             tell(self._hooks, "on_end", CallEnded(self._name, seconds, self._response, error))

@@ -258,15 +258,17 @@ class Home:
         except KeyError:
             return
         connector = self.session.connector
+        connections: dict[Any, Any] = {} if connector is None else connector._conns  # pyright: ignore[reportPrivateUsage]
         try:
             self.loop.call_soon = _call_now  # type: ignore[assignment, method-assign]
             for reply in list(self.replies):
                 reply.close_dead()
-            for kept in list(connector._conns.values()) if connector else ():  # pyright: ignore[reportPrivateUsage]
+            for kept in connections.values():
                 for protocol, _ in kept:
                     protocol.abort()
         except (AttributeError, RuntimeError):
             pass  # Not a loop of the standard library: its sockets are closed when they are collected.
+        connections.clear()
         self.session.detach()
 
 
