@@ -662,7 +662,18 @@ async def test_closing_from_another_thread_wakes_who_waits_for_a_server(surface)
         over.set()
 
 
-async def test_closing_while_many_others_begin_and_end_calls_raises_nothing_but_that_it_is_closed(surface):
+@pytest.fixture
+def hurried_threads():
+    """Threads that take turns after every few bytecodes, so that races show."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+async def test_closing_while_many_others_begin_and_end_calls_raises_nothing_but_that_it_is_closed(
+    surface, hurried_threads
+):
     class Endless:
         name = "endless"
 

@@ -26,7 +26,7 @@ from fakes import ChatServer
 import sabir
 from sabir import Message, ToolCall, ToolResult, aio, assistant, user
 from sabir.requests import Request
-from sabir.runtime import Line
+from sabir.runtime import Blocking, Line, run
 from sabir.testing import Scripted
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer") or sys.platform != "linux", reason="signals and /proc")
@@ -290,6 +290,27 @@ def test_interrupts_of_turns_over_http():
         assert settle(lambda: len(server.connections) == 0)
         assert settle(lambda: opened_since(files) == []), opened_since(files)
         assert settle(lambda: running() <= threads), running() - threads
+
+
+def test_interrupts_while_threads_start_leave_no_thread_behind():
+    """A thread waits for its starter and the starter for it, on locks that an interrupt must not leave held."""
+
+    def no_transport() -> Any:
+        raise AssertionError("nothing is sent here")
+
+    async def job() -> None:
+        pass
+
+    async def gather() -> None:
+        await runtime.gather([job], Line())
+
+    runtime, struck, before = Blocking(no_transport), 0, running()
+    with alarms(), interrupts_in_destructors_ignored():
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            struck += is_interrupted(lambda _: run(gather), None, random.uniform(2e-5, 1.2e-4))
+    assert struck > 100
+    assert settle(lambda: running() <= before), running() - before
 
 
 def test_a_second_interrupt_may_follow_the_first():

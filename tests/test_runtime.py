@@ -646,6 +646,36 @@ async def test_what_begins_on_a_line_that_was_cut_ends_at_once(surface):
     assert clock.seconds < 0.5
 
 
+def test_a_coroutine_that_is_cut_before_it_begins_is_closed():
+    """Else Python would say that it was never awaited."""
+    runtime, line = Blocking(no_transport), Line()
+    loop_is_busy, made = threading.Event(), []
+
+    async def keeps_the_loop_busy() -> None:
+        loop_is_busy.set()
+        time.sleep(0.2)  # noqa: ASYNC251 - as code that blocks does
+
+    async def begins_late() -> None:
+        await asyncio.sleep(30)
+
+    def start() -> Any:
+        made.append(begins_late())
+        return made[0]
+
+    busy = threading.Thread(target=lambda: run(lambda: runtime.call(keeps_the_loop_busy)))
+    busy.start()
+    assert loop_is_busy.wait(10)
+    cutter = soon(line.abort)
+    with pytest.raises(ClosedError):
+        run(lambda: runtime.gather([lambda: runtime.call(start)], line))
+    cutter.join()
+    busy.join()
+    deadline = time.monotonic() + 2
+    while made[0].cr_frame is not None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert made[0].cr_frame is None
+
+
 async def test_abort_may_come_any_number_of_times_from_any_number_of_threads(surface):
     runtime, line = runtime_of(surface), Line()
     threads = [soon(line.abort, 0.01 * number) for number in range(8)]

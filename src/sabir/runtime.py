@@ -266,17 +266,14 @@ class Eventful:
         return await self._transport.send(request, line)
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        token = _in_awaitable_code.set(True)
         try:
             result = function(*args, **kwargs) if _is_async(function) else await self._on_thread(function, args, kwargs)
-            return await result if inspect.isawaitable(result) else result
+            return await _marked(result) if inspect.isawaitable(result) else result
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise _cancelled_itself() from None
-        finally:
-            _in_awaitable_code.reset(token)
 
     async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
         loop = asyncio.get_running_loop()
@@ -541,6 +538,15 @@ class _Guests:
 _guests = _Guests()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_guests.forget)
+
+
+async def _marked(awaitable: Awaitable[T]) -> T:
+    """Await a user's code, marked as that."""
+    token = _in_awaitable_code.set(True)
+    try:
+        return await awaitable
+    finally:
+        _in_awaitable_code.reset(token)
 
 
 def _cancelled_itself() -> RuntimeError:

@@ -260,7 +260,9 @@ class Turn(Generic[T]):
         try:
             return result_of(call, await self._runtime.call(tool.function, **arguments))
         except Exception as error:  # noqa: BLE001 - whatever a tool raises goes to the model
-            logger.warning("the tool %r failed: %r", call.name, error)
+            if not self.exchange.line.aborted:
+                # As text: a log record that holds the error would hold all its frames.
+                logger.warning("the tool %r failed: %s", call.name, repr(error))
             return failure_of(call, f"Error: {type(error).__name__}: {error}")
 
     def _add(self, *messages: Message) -> None:
