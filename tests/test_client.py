@@ -686,6 +686,7 @@ async def test_closing_while_many_others_begin_and_end_calls_raises_nothing_but_
     for _ in range(5):
         client = surface.client(Endless())
         begun = threading.Barrier(5)
+        streams = [client.stream("?") for _ in range(300)]
 
         def work(client: Any = client, begun: threading.Barrier = begun) -> str:
             own = getattr(client, "inner", None)
@@ -707,6 +708,7 @@ async def test_closing_while_many_others_begin_and_end_calls_raises_nothing_but_
 
         ended = await surface.at_once(*[lambda job=job: surface.in_thread(job) for job in [work] * 4 + [closer]])
         assert ended == ["closed"] * 5
+        assert all(stream.response.finish_reason == "cancelled" for stream in streams)
 
 
 async def test_closing_wakes_a_call_that_waits_for_its_tool(surface):

@@ -773,13 +773,6 @@ def test_thinking_goes_back_under_the_name_it_came_with():
     assert detail["text"] == "Two plus two."
 
 
-def test_what_others_thought_is_not_sent_to_openai():
-    message = sum_of_stream(fixture("reasoning_details_only.sse")).choices[0]
-    body, notices = encoded(OPENAI, messages=[message])
-    assert "reasoning_details" not in body["messages"][0]
-    assert [notice.kind for notice in notices] == ["dropped"]
-
-
 def answer(*messages, **more):
     choices = [
         {"index": number, "message": {"role": "assistant", **message}, "finish_reason": "stop"}

@@ -50,8 +50,6 @@ class Provider:
 
 # A server of open models on one's own machine: its chat template decides whether it can think.
 _OPEN_SERVER = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="template")
-# OpenAI's own never show their thinking here, and want nobody else's.
-_OPENAI = OpenAIChat(replay_thinking=False)
 _LLAMA = OpenAIChat(
     limit="max_tokens", parameters={**OPEN_PARAMETERS, "repetition_penalty": "repeat_penalty"}, thinking="template"
 )
@@ -59,8 +57,8 @@ _LLAMA = OpenAIChat(
 PROVIDERS: dict[str, Provider] = {
     row.name: row
     for row in (
-        Provider("openai", _OPENAI, url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
-        Provider("openai-chat", _OPENAI, url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
+        Provider("openai", url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
+        Provider("openai-chat", url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
         Provider(
             "anthropic",
             Anthropic(),
