@@ -558,17 +558,44 @@ def _forget(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-def _spawn(work: Callable[[], None]) -> None:
-    """Run `work` on a daemon thread in a copy of this context; it is never joined."""
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work,), name="sabir-worker", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:
-        # An interrupt while `start` waits for a lock of its own comes out as an error of that lock.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
+class _Spawner:
+    """Starts daemon threads, from a thread of its own.
+
+    `Thread.start` takes locks of Python's, and signals come to the main thread: an interrupt there would leave a thread
+    that is neither started nor forgotten. To put work on a `SimpleQueue` is one C call.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: queue.SimpleQueue[Callable[[], None]] | None = None
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Run `work` on a daemon thread in a copy of this context; it is never joined."""
+        wanted = self._wanted
+        if wanted is None:
+            wanted = queue.SimpleQueue[Callable[[], None]]()
+            threading.Thread(target=_start_all, args=(wanted,), name="sabir-spawner", daemon=True).start()
+            self._wanted = wanted
+        wanted.put(functools.partial(contextvars.copy_context().run, work))
+
+    def forget(self) -> None:
+        """After a fork: the thread did not come along."""
+        self._wanted = None
+
+
+def _start_all(wanted: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        work = wanted.get()
+        try:
+            threading.Thread(target=work, name="sabir-worker", daemon=True).start()
+        except RuntimeError:
+            # The system has no thread left: better one after the other than not at all.
+            work()
+        del work
+
+
+_spawn = _Spawner()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_spawn.forget)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:
