@@ -221,7 +221,8 @@ def _encoded(dialect: Dialect, request: Request) -> tuple[HttpRequest, tuple[Not
 
 def _is_unlabelled_stream(request: Request, reply: Reply) -> bool:
     """Whether a stream came that does not say so; a server that ignores the wish to stream labels its JSON."""
-    return request.stream and "json" not in reply.headers.get("content-type", "")
+    kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return request.stream and kind != "application/json" and not kind.endswith("+json")
 
 
 async def _read_all(reply: Reply, most: int) -> bytes:

@@ -175,9 +175,8 @@ class Runtime(Protocol):
     def close(self) -> None: ...
 
 
-@final
-class Blocking:
-    """Every method answers before it returns."""
+class _World:
+    """What has no colour: the transport has it, and it is made when it is first needed."""
 
     def __init__(self, transport: Callable[[], Transport]) -> None:
         self._make_transport = transport
@@ -187,6 +186,21 @@ class Blocking:
         if self._transport is None:
             self._transport = self._make_transport()
         return await self._transport.send(request, line)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return random.random()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+@final
+class Blocking(_World):
+    """Every method answers before it returns."""
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -241,29 +255,10 @@ class Blocking:
             line.release(cut)
         raise line.cut_error()
 
-    def now(self) -> float:
-        return time.monotonic()
-
-    def random(self) -> float:
-        return random.random()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
 
 @final
-class Eventful:
+class Eventful(_World):
     """Every method works on the event loop of its caller."""
-
-    def __init__(self, transport: Callable[[], Transport]) -> None:
-        self._make_transport = transport
-        self._transport: Transport | None = None
-
-    async def send(self, request: HttpRequest, line: Line) -> Reply:
-        if self._transport is None:
-            self._transport = self._make_transport()
-        return await self._transport.send(request, line)
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -356,16 +351,6 @@ class Eventful:
         finally:
             line.release(cut)
         raise line.cut_error()
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def random(self) -> float:
-        return random.random()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
 
     async def _on_thread(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Never the loop's default executor: nested agents exhaust it, and asyncio.run waits for its threads.
