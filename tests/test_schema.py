@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import enum
 import functools
-import importlib.util
 import json
 import math
 import subprocess
@@ -665,7 +664,6 @@ def test_without_jsonschema_a_ready_schema_is_only_decoded(monkeypatch):
     assert schema_of({"type": "object"}).parse("[1]") == [1]
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jsonschema"), reason="jsonschema is not installed")
 def test_with_jsonschema_a_ready_schema_is_held():
     schema = schema_of({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["b"]})
     reason = refusal(schema, '{"a": "x"}')

@@ -7,6 +7,7 @@ import base64
 import functools
 import gc
 import logging
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -1033,3 +1034,19 @@ async def test_the_prompt_is_sent_as_it_was_written(surface):
         (user("What is this?", picture),),
         (user("What is this?", picture),),
     ]
+
+
+READY = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+async def test_an_answer_that_could_not_be_held_against_its_schema_says_so(surface, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    response = await surface.client(Scripted('{"n": "no number"}')).ask("?", schema=READY)
+    assert response.parsed == {"n": "no number"}
+    (notice,) = response.warnings
+    assert "was not held against the schema" in str(notice)
+
+
+async def test_an_answer_is_held_against_a_ready_schema(surface):
+    with pytest.raises(StructuredOutputError, match="integer"):
+        await surface.client(Scripted('{"n": "no number"}')).ask("?", schema=READY)

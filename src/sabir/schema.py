@@ -46,11 +46,15 @@ _REFERENCE = "#/$defs/"
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Schema(Generic[T]):
-    """What an answer must look like: `name` is a short identifier, `json` the schema, `parse` the way back."""
+    """What an answer must look like: `name` is a short identifier, `json` the schema, `parse` the way back.
+
+    `is_checked` is False where `parse` can only decode: a ready schema without the package `jsonschema`.
+    """
 
     name: str
     _json: dict[str, Any] = dataclasses.field(repr=False)
     _read: Callable[[str | bytes], T] = dataclasses.field(repr=False)
+    is_checked: bool = True
 
     @property
     def json(self) -> dict[str, Any]:
@@ -250,15 +254,17 @@ def _given_schema(given: dict[str, Any]) -> Schema[Any]:
     if schema != given:
         raise ConfigurationError("the schema is not JSON: keys must be strings and sequences must be lists")
     title = schema.get("title")
-    return Schema(_name(title if isinstance(title, str) else "schema"), schema, _given_reader(schema))
+    read = _given_reader(schema)
+    name = _name(title if isinstance(title, str) else "schema")
+    return Schema(name, schema, read or msgspec.json.decode, is_checked=read is not None)
 
 
-def _given_reader(schema: dict[str, Any]) -> Callable[[str | bytes], Any]:
+def _given_reader(schema: dict[str, Any]) -> Callable[[str | bytes], Any] | None:
     try:
         jsonschema = importlib.import_module("jsonschema")
         registry = importlib.import_module("referencing").Registry()  # an empty one: the default one fetches URLs
     except ImportError:
-        return msgspec.json.decode
+        return None
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)

@@ -279,6 +279,10 @@ class Turn(Generic[T]):
             raise StructuredOutputError("the answer was cut at max_tokens, before it was whole")
         if message.tool_calls:
             raise StructuredOutputError("the model called tools, which were not run, instead of answering")
+        if not self._schema.is_checked:
+            remedy = "pip install 'sabir[jsonschema]' does that, and so does schema= with a type"
+            text = f"the answer is JSON, but was not held against the schema: {remedy}"
+            self.exchange.notices.append(Notice("emulated", "schema", text))
         return self._schema.parse(message.text)
 
     def _partial(self) -> Message:
