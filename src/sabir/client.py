@@ -108,7 +108,8 @@ class ClientBody:
         self._targets: dict[str, _Target] = {}
         self._engines: list[Engine] = []
         # Weak, so that a turn whose reader an interrupt took away is as good as dropped.
-        self._live: weakref.WeakSet[Turn[Any]] = weakref.WeakSet()
+        # A plain dict, since it is copied while other threads add to it, which a WeakSet does not bear.
+        self._live: dict[int, weakref.ref[Turn[Any]]] = {}
         self._is_closed = False
         listed = self._listed(models)
         self._models = tuple(target.name for target in listed)
@@ -199,7 +200,7 @@ class ClientBody:
             _tell_once_on_stderr(plan.target.notice.message)
 
         def over(turn: Turn[Any]) -> None:
-            self._live.discard(turn)
+            self._live.pop(id(turn), None)
             if when_over is not None:
                 when_over(turn)
 
@@ -218,7 +219,7 @@ class ClientBody:
             hooks=self._hooks.snapshot(),
             when_over=over,
         )
-        self._live.add(turn)
+        self._keep(turn)
         return turn
 
     def explain(self, prompt: Prompt, *, schema: Any = None, stream: bool = False, **call: Unpack[Call]) -> Explanation:
@@ -259,8 +260,9 @@ class ClientBody:
     def close(self) -> None:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
         self._is_closed = True
-        for turn in tuple(self._live):
-            turn.end()
+        for mark in tuple(self._live.values()):
+            if (turn := mark()) is not None:
+                turn.end()
         while self._engines:
             self._engines.pop().close()
         self._runtime.close()
@@ -269,6 +271,10 @@ class ClientBody:
         # A client that is dropped closes; one whose constructor failed has nothing to close.
         if hasattr(self, "_default"):
             self.close()
+
+    def _keep(self, turn: Turn[Any]) -> None:
+        live, key = self._live, id(turn)
+        live[key] = weakref.ref(turn, lambda _: live.pop(key, None))
 
     def _listed(self, models: Models) -> tuple[_Target, ...]:
         notice = None
