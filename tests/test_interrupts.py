@@ -225,6 +225,13 @@ def interrupt_often(client: Any) -> Counter[str]:
     return left
 
 
+@pytest.fixture(autouse=True)
+def warmed_up() -> None:
+    """The threads that live as long as the process are there."""
+    with sabir.Client(Obliging(), tools=TOOLS) as client:
+        goes_on(client.chat(messages=BEFORE))
+
+
 def settle(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 5
     while not condition():
@@ -267,9 +274,8 @@ def opened_since(before: dict[str, str]) -> list[str]:
 
 def test_interrupts_of_turns_on_an_engine():
     engine = Obliging()
+    before = running()
     with sabir.Client(engine, tools=TOOLS) as client:
-        goes_on(client.chat(messages=BEFORE))
-        before = running()  # the guest loop is there
         left = interrupt_often(client)
     assert engine.wrong == []
     assert left["nothing"] > 0
@@ -503,7 +509,10 @@ def cut_over_http(name: str) -> dict[str, Any]:
         client = sabir.Client(f"vllm:x@{server.url}", tools=TOOLS)
         goes_on(client.chat(messages=BEFORE))
         left, faults = cut_at_lines(globals()[name], client, step=12)
-        assert settle(lambda: len(server.connections) <= 1), len(server.connections)
+        # A stream without `with` ends in its `__del__`, where Python swallows an interrupt: what that leaves open, the
+        # client closes.
+        if name != "read":
+            assert settle(lambda: len(server.connections) <= 1), len(server.connections)
         client.close()
         assert settle(lambda: len(server.connections) == 0), len(server.connections)
     return {"left": left, "faults": faults, "wrong": server.wrong}
