@@ -509,10 +509,7 @@ def cut_over_http(name: str) -> dict[str, Any]:
         client = sabir.Client(f"vllm:x@{server.url}", tools=TOOLS)
         goes_on(client.chat(messages=BEFORE))
         left, faults = cut_at_lines(globals()[name], client, step=12)
-        # A stream without `with` ends in its `__del__`, where Python swallows an interrupt: what that leaves open, the
-        # client closes.
-        if name != "read":
-            assert settle(lambda: len(server.connections) <= 1), len(server.connections)
+        # The line of an interrupt may be in the very code that closes; what that leaves open, the client closes.
         client.close()
         assert settle(lambda: len(server.connections) == 0), len(server.connections)
     return {"left": left, "faults": faults, "wrong": server.wrong}
