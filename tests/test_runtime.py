@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -900,6 +901,37 @@ async def test_a_tool_that_is_left_behind_is_told_that_nobody_waits(surface):
         _ = [chunk async for chunk in stream]
     thread.join()
     assert heard.wait(5)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_what_a_failed_tool_held_is_free_when_its_turn_is(surface, is_async):
+    """No cycle of error, traceback and frame keeps a conversation until the collector comes."""
+
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    def fails() -> None:
+        local = Held()
+        held.append(weakref.ref(local))
+        raise LookupError("x")
+
+    async def fails_later() -> None:
+        await asyncio.sleep(0)
+        fails()
+
+    tool = sabir.Tool(fails_later if is_async else fails, name="fails")
+    client = surface.client(Scripted(call("fails"), "Fine."), tools=[tool])
+    gc.disable()
+    try:
+        assert (await client.ask("?")).text == "Fine."
+        deadline = time.monotonic() + 2
+        while held[0]() is not None and time.monotonic() < deadline:
+            await surface.in_thread(lambda: time.sleep(0.005))
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 # Ctrl-C

@@ -386,8 +386,13 @@ class Outcome:
             return cls(None, error)
 
     def result(self) -> Any:
-        if self.error is not None:
-            raise self.error
+        """The result, once: an error is let go of as it is raised, or its traceback would hold it in a cycle."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
         return self.value
 
 
@@ -479,7 +484,12 @@ class _Guests:
             return await awaitable
 
         def finish(task: asyncio.Task[T]) -> None:
-            done.put(Outcome.of(task.result))
+            # Not by asking `task.result` through `Outcome.of`: the error's traceback would hold the task that holds it.
+            if task.cancelled():
+                done.put(Outcome(None, asyncio.CancelledError()))
+            else:
+                error = task.exception()
+                done.put(Outcome(None if error else task.result(), error))
 
         def start() -> None:
             # A coroutine is the task itself: one that is cancelled before its first step has then begun all the same.
@@ -502,6 +512,7 @@ class _Guests:
             cancel()
             raise
         finally:
+            tasks.clear()  # A task keeps its error, and the error's traceback this frame.
             if line is not None:
                 line.release(cancel)
 
