@@ -158,10 +158,10 @@ async def with_sabir_later(body, pieces):
 
 def contenders(pieces):
     """Each by its name: a function, and whether it is to be awaited."""
-    blocking = ClientBody(MODEL, lambda: Blocking(lambda: Transport(pieces)), {})
-    awaitable = ClientBody(MODEL, lambda: Eventful(lambda: Transport(pieces)), {})
-    engine = ClientBody(Engine(pieces), lambda: Blocking(lambda: None), {})
-    engine_later = ClientBody(Engine(pieces), lambda: Eventful(lambda: None), {})
+    blocking = ClientBody(MODEL, lambda *_: Blocking(lambda: Transport(pieces)), {})
+    awaitable = ClientBody(MODEL, lambda *_: Eventful(lambda: Transport(pieces)), {})
+    engine = ClientBody(Engine(pieces), lambda *_: Blocking(lambda: None), {})
+    engine_later = ClientBody(Engine(pieces), lambda *_: Eventful(lambda: None), {})
     return {
         ("blocking", "by hand"): (lambda: by_hand(pieces), False),
         ("blocking", "transport"): (lambda: with_sabir(blocking, pieces), False),

@@ -27,11 +27,11 @@ from .prompts import Prompt, as_messages
 from .providers import ModelString, check_base_url, has_provider, is_same_server, parse_model
 from .requests import Explanation, Notice, OutputSchema, Request, Response, Secret
 from .retry import Retry
-from .runtime import Blocking, Eventful, Line, Runtime, awaitable, blocking
+from .runtime import Blocking, Eventful, Line, Runtime, Transport, awaitable, blocking
 from .schema import Schema, schema_of
 from .strict_json import decode_json
 from .tools import Toolbox
-from .transports import blocking_transport, eventful_transport
+from .transports import Network, blocking_transport, eventful_transport
 from .turn import Turn, awaitable_stream, blocking_stream, paired
 from .version import __version__
 
@@ -59,6 +59,7 @@ class _Target(msgspec.Struct, frozen=True):
     id: str
     dialect: str
     model: Model
+    is_remote: bool = False
     capabilities: frozenset[str] | None = None
     notice: Notice | None = None
     defaults: Mapping[str, Any] = {}
@@ -83,7 +84,7 @@ class ClientBody:
     def __init__(
         self,
         models: Models,
-        runtime: Callable[[], Runtime],
+        runtime: Callable[[Transport | None, Network], Runtime],
         settings: Settings,
     ) -> None:
         options = checked_options(settings, Settings)
@@ -101,10 +102,14 @@ class ClientBody:
         self._on_unsupported = policy(options.pop("on_unsupported", "warn"))
         self._hooks = Hooks(options.pop("hooks", ()))
         self._tools = Toolbox(options.pop("tools", ()))
+        network = Network(options.pop("ssl_context", None))
+        self._runtime = runtime(options.pop("transport", None), network)
+        for wrap in options.pop("runtime_wrappers", ()):
+            self._runtime = wrap(self._runtime)
+        self._model_wrappers = tuple(options.pop("model_wrappers", ()))
         self._options = options
         if self._base_url is not None:
             check_base_url(self._base_url)
-        self._runtime = runtime()
         self._targets: dict[str, _Target] = {}
         self._engines: list[Engine] = []
         # Weak, so that a turn whose reader an interrupt took away is as good as dropped.
@@ -193,7 +198,7 @@ class ClientBody:
         `layers` are options over the client's own, each over the one before.
         """
         plan = self._planned(messages, layers, schema, is_stream)
-        line = Line(idle=self._idle_timeout, connect=self._connect_timeout)
+        line = Line(idle=self._idle_timeout, connect=self._connect_timeout, now=self._runtime.now)
         exchange = Exchange(line, self._on_unsupported)
         if plan.target.notice is not None:
             exchange.notices.append(plan.target.notice)
@@ -306,22 +311,30 @@ class ClientBody:
     def _resolved(self, text: str) -> _Target:
         if isinstance(text, str) and text.strip() and not has_provider(text) and hasattr(self, "_default"):
             default = self._default
-            if isinstance(default.model, Retry):
+            if default.is_remote:
                 # A bare id is a model of the default's provider: its own connection, key and quirks.
                 name = f"{default.name.partition(':')[0]}:{text}"
                 return msgspec.structs.replace(default, name=name, id=text, capabilities=None)
         named = parse_model(text)
-        model = self._local(named) if named.provider.engine is not None else self._remote(named)
         row = named.provider
-        return _Target(str(named), named.id, row.dialect.name, model, named.capabilities, defaults=row.defaults or {})
+        is_remote = row.engine is None
+        model = self._wrapped(self._remote(named) if is_remote else self._local(named))
+        return _Target(
+            str(named), named.id, row.dialect.name, model, is_remote, named.capabilities, defaults=row.defaults or {}
+        )
 
     def _engine_target(self, engine: Engine) -> _Target:
         if not callable(getattr(engine, "deltas", None)):
             raise ConfigurationError(f"a model is named by a string or is an engine, not {type(engine).__name__}")
         name = getattr(engine, "name", type(engine).__name__)
-        target = _Target(name, name, name, Local(name, None, engine, self._runtime))
+        target = _Target(name, name, name, self._wrapped(Local(name, None, engine, self._runtime)))
         self._targets[name] = target
         return target
+
+    def _wrapped(self, model: Model) -> Model:
+        for wrap in self._model_wrappers:
+            model = wrap(model, self._runtime)
+        return model
 
     def _remote(self, named: ModelString) -> Model:
         row = named.provider
@@ -340,6 +353,14 @@ class ClientBody:
         engine: Engine = room.engine(named.id, named.provider)
         self._engines.append(engine)
         return Local(named.provider.name, named.provider.dialect, engine, self._runtime)
+
+
+def _blocking_runtime(transport: Transport | None, network: Network) -> Runtime:
+    return Blocking(lambda: blocking_transport(transport, network))
+
+
+def _eventful_runtime(transport: Transport | None, network: Network) -> Runtime:
+    return Eventful(lambda: eventful_transport(transport, network))
 
 
 class _Handle:
@@ -391,7 +412,7 @@ class Client(_Handle):
         Raises:
             ConfigurationError: an unknown provider, a missing key, an unknown setting; says what to do.
         """
-        super().__init__(ClientBody(models, lambda: Blocking(blocking_transport), settings))
+        super().__init__(ClientBody(models, _blocking_runtime, settings))
 
     ask = blocking(ClientBody.ask)
     stream = blocking_stream(ClientBody.open_stream)
@@ -413,7 +434,7 @@ class AsyncClient(_Handle):
 
     def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
         """Make a client; takes what `sabir.Client` takes."""
-        super().__init__(ClientBody(models, lambda: Eventful(eventful_transport), settings))
+        super().__init__(ClientBody(models, _eventful_runtime, settings))
 
     ask = awaitable(ClientBody.ask)
     stream = awaitable_stream(ClientBody.open_stream)
@@ -466,7 +487,7 @@ _told: list[bool] = []
 class _Shared:
     """What `sabir.ask` asks: clients that live as long as the process, one for each value of SABIR_MODEL."""
 
-    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+    def __init__(self, runtime: Callable[[Transport | None, Network], Runtime]) -> None:
         self._runtime = runtime
         self._bodies: dict[str | None, ClientBody] = {}
 
@@ -487,5 +508,5 @@ class _AwaitableShared(_Shared):
     ask = awaitable(ClientBody.ask)
 
 
-ask = _BlockingShared(lambda: Blocking(blocking_transport)).ask
-async_ask = _AwaitableShared(lambda: Eventful(eventful_transport)).ask
+ask = _BlockingShared(_blocking_runtime).ask
+async_ask = _AwaitableShared(_eventful_runtime).ask

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -12,9 +13,13 @@ from .chunks import Phase
 from .errors import ConfigurationError
 from .hooks import Hook
 from .media import ImageSource
-from .model import OnUnsupported
+from .model import Model, OnUnsupported
 from .requests import Options
+from .runtime import Runtime, Transport
 from .tools import AnyTool
+
+RuntimeWrapping = Callable[[Runtime], Runtime]
+ModelWrapping = Callable[[Model, Runtime], Model]
 
 _ALL_PHASES = frozenset(Phase)
 
@@ -26,6 +31,10 @@ class Settings(Options, total=False):
     `idle_timeout` the longest silence, `connect_timeout` the longest wait for a connection; None is no limit.
     `max_attempts` is the most requests made for one answer. `on_unsupported` says what becomes of an option that the
     provider cannot express: a Python warning, an error, or only a line in `response.warnings`.
+
+    `ssl_context` takes the place of the system's certificates. `transport` is what carries HTTP instead of our own; it
+    is closed with the client. `runtime_wrappers` and `model_wrappers` are put around the runtime and around every
+    model, in this order: the last is the outermost. A model's wrapper is given the runtime too.
     """
 
     base_url: str | None
@@ -38,6 +47,10 @@ class Settings(Options, total=False):
     on_unsupported: OnUnsupported
     tools: Iterable[AnyTool]
     max_tool_rounds: int
+    ssl_context: ssl.SSLContext | None
+    transport: Transport | None
+    runtime_wrappers: Iterable[RuntimeWrapping]
+    model_wrappers: Iterable[ModelWrapping]
 
 
 class Call(Options, total=False):
@@ -74,7 +87,7 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
     """
     names = known.__annotations__
     for name, value in options.items():
-        if name in ("tools", "hooks") and not _is_several(value):
+        if name in ("tools", "hooks", "runtime_wrappers", "model_wrappers") and not _is_several(value):
             raise ConfigurationError(f"{name} is a list, as in {name}=[…], not {type(value).__name__}")
         if name in ("model", "base_url") and not isinstance(value, str | None):
             raise ConfigurationError(f"{name} is a text, not {type(value).__name__}")

@@ -39,20 +39,26 @@ Job = Callable[[], Coroutine[Any, Any, T]]
 class Line:
     """What one call may take of the world: an absolute deadline, a limit on silence, and a way to be cut.
 
-    `deadline` is on the clock of `time.monotonic`, `idle` and `connect` are seconds; None is no limit. Whoever waits
+    `deadline` is on the clock `now`, its runtime's; `idle` and `connect` are seconds; None is no limit. Whoever waits
     for the outside holds a `cut` here: a plain function that ends the wait, callable from any thread, any number of
     times. No lock guards them: `list.append` and `remove` are atomic, and an abort that comes between the two steps of
     `hold` is seen by the second.
     """
 
-    __slots__ = ("_cuts", "aborted", "connect", "deadline", "idle")
+    __slots__ = ("_cuts", "aborted", "connect", "deadline", "idle", "now")
 
     def __init__(
-        self, *, deadline: float | None = None, idle: float | None = None, connect: float | None = None
+        self,
+        *,
+        deadline: float | None = None,
+        idle: float | None = None,
+        connect: float | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.deadline = deadline
         self.idle = idle
         self.connect = connect
+        self.now = now
         self.aborted = False
         self._cuts: list[Callable[[], None]] = []
 
@@ -86,14 +92,14 @@ class Line:
             raise self.cut_error()
         if self.deadline is None:
             return limit
-        left = self.deadline - time.monotonic()
+        left = self.deadline - self.now()
         if left <= 0:
             raise self.deadline_error()
         return left if limit is None else min(left, limit)
 
     def is_over(self) -> bool:
         """Whether the deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return self.deadline is not None and self.now() >= self.deadline
 
     def extend(self, seconds: float) -> None:
         """Move the deadline: it covers the model's input and output, not the tools that run between."""
@@ -173,6 +179,37 @@ class Runtime(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class RuntimeWrapper:
+    """A runtime around another one; a subclass overrides what it changes. See the setting `runtime_wrappers`."""
+
+    def __init__(self, inner: Runtime) -> None:
+        self.inner = inner
+
+    async def send(self, request: HttpRequest, line: Line) -> Reply:
+        return await self.inner.send(request, line)
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return await self.inner.call(function, *args, **kwargs)
+
+    async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
+        return await self.inner.gather(jobs, line)
+
+    def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+        return self.inner.pull(source)
+
+    async def sleep(self, seconds: float, line: Line) -> None:
+        await self.inner.sleep(seconds, line)
+
+    def now(self) -> float:
+        return self.inner.now()
+
+    def random(self) -> float:
+        return self.inner.random()
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 class _World:

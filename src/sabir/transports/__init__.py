@@ -40,15 +40,28 @@ def _socket_options() -> tuple[tuple[int, int, int], ...]:
 SOCKET_OPTIONS = _socket_options()
 
 
-def blocking_transport() -> Transport:
-    """The transport for `runtime.Blocking`."""
-    transport: Transport = importlib.import_module(f"{__name__}.blocking").BlockingTransport()
+class Network(NamedTuple):
+    """What a client says of the way to its servers; decided here, once, for all transports."""
+
+    context: ssl.SSLContext | None = None
+
+
+SYSTEM = Network()
+
+
+def blocking_transport(given: Transport | None = None, network: Network = SYSTEM) -> Transport:
+    """The transport for `runtime.Blocking`: the one that was given, else our own."""
+    if given is not None:
+        return given
+    transport: Transport = importlib.import_module(f"{__name__}.blocking").BlockingTransport(network.context)
     return transport
 
 
-def eventful_transport() -> Transport:
-    """The transport for `runtime.Eventful`."""
-    transport: Transport = importlib.import_module(f"{__name__}.eventful").EventfulTransport()
+def eventful_transport(given: Transport | None = None, network: Network = SYSTEM) -> Transport:
+    """The transport for `runtime.Eventful`: the one that was given, else our own."""
+    if given is not None:
+        return given
+    transport: Transport = importlib.import_module(f"{__name__}.eventful").EventfulTransport(network.context)
     return transport
 
 

@@ -316,9 +316,9 @@ class BlockingTransport:
 
     def _connect(self, origin: Origin, line: Line) -> Connection:
         # A line of its own: what is left of the call's, or the limit on connecting if that is less.
-        connecting = Line(deadline=line.deadline)
+        connecting = Line(deadline=line.deadline, now=line.now)
         if (limit := connect_limit(line)) is not None:
-            end = time.monotonic() + limit
+            end = line.now() + limit
             connecting.deadline = end if line.deadline is None else min(line.deadline, end)
         line.hold(connecting.abort)
         try:

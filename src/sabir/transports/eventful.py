@@ -14,7 +14,6 @@ import io
 import os
 import socket
 import ssl
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, cast, final
 
@@ -165,7 +164,7 @@ class EventfulReply:
             self._timer = None
         self._deadline = self._line.deadline
         if self._deadline is not None:
-            self._timer = self._home.loop.call_later(self._deadline - time.monotonic(), self._ring)
+            self._timer = self._home.loop.call_later(self._deadline - self._line.now(), self._ring)
 
     def _ring(self) -> None:
         if self._line.is_over():
