@@ -1,7 +1,9 @@
-"""The blocking transport: urllib3's connections, our sockets, pool and clock.
+"""The blocking transport: httptools reads HTTP; sockets, pool and clock are ours.
 
 A library's timeout is a fresh allowance for every wait, so that a server which drips bytes is waited for without end.
 Here each send and recv is armed with what its line still allows, and the line can cut the socket from another thread.
+httptools is the parser of Node.js as a C extension: it takes the bytes of a read, however many chunks are in it, and
+has none of a library's own ideas about sockets.
 Nothing waits on a Python-level lock, which a KeyboardInterrupt could leave held: the pool is made of deques, whose
 `append` and `pop` are atomic, and where two threads may want to end the same thing, the one whose `pop` succeeds does.
 """
@@ -9,9 +11,9 @@ Nothing waits on a Python-level lock, which a KeyboardInterrupt could leave held
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import queue
+import select
 import socket
 import ssl
 import time
@@ -20,13 +22,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, cast, final
 
-from urllib3.connection import HTTPConnection
-from urllib3.util.wait import wait_for_write
+from httptools import HttpParserError, HttpResponseParser
 
 from ..errors import ClosedError, SabirError
 from ..requests import HttpRequest
 from ..runtime import Line, Outcome
 from . import (
+    HEADER_LIMIT,
     KEEP_IDLE_SECONDS,
     SOCKET_OPTIONS,
     Origin,
@@ -55,13 +57,12 @@ class Plain(socket.socket):
 
     line: Line | None = None
     process = 0
-    has_ended = False
+    _armed: float | None = 0.0  # a socket is made to connect without waiting
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+    def receive(self) -> bytes:
+        """What comes next; b"" at the end of the stream."""
         self._arm()
-        if not (received := super().recv_into(*args, **kwargs)):
-            self.has_ended = True
-        return received
+        return self.recv(PIECE_SIZE)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         # In pieces, since one call has one timeout: a large body on a slow line is not a silent other side.
@@ -69,6 +70,15 @@ class Plain(socket.socket):
         while view:
             self._arm()
             view = view[self.send(view[:PIECE_SIZE], flags) :]
+
+    def settimeout(self, value: float | None) -> None:
+        super().settimeout(value)
+        self._armed = value
+
+    def is_readable(self) -> bool:
+        """Whether something came, or the other side has hung up: of a connection that waits for work, both mean that
+        it can have none."""
+        return _is_ready(self, 0, to_write=False)
 
     def cut(self) -> None:
         """Wake whoever waits for this socket: it sees the end of the stream."""
@@ -81,46 +91,124 @@ class Plain(socket.socket):
             pass
 
     def _arm(self) -> None:
-        if self.line is not None:
-            self.settimeout(self.line.left(self.line.idle))
+        if self.line is not None and (limit := self.line.left(self.line.idle)) != self._armed:
+            self.settimeout(limit)
 
 
 class Secure(Plain, ssl.SSLSocket):
     """The same over TLS; made by an SSLContext whose `sslsocket_class` it is."""
 
 
-class Connection(HTTPConnection):
-    """A connection of urllib3 on a socket of ours; it is never to open one itself."""
+class Connection:
+    """A socket that carries one exchange after the other."""
 
-    auto_open = 0
-
-    def __init__(self, origin: Origin, wire: Plain) -> None:
-        super().__init__(origin.host, origin.port)
-        self.sock = self.wire = wire
+    def __init__(self, wire: Plain) -> None:
+        self.wire = wire
         self.idle_since = 0.0
-        self._body = b""
 
-    def send(self, data: Any) -> None:
-        """Send the head and, with it, the body: in one packet where they fit, which halves the system calls."""
-        body, self._body = self._body, b""
-        super().send(data + body if body else data)
-
-    def ask(self, request: HttpRequest, target: str, head: list[tuple[str, str]]) -> http.client.HTTPResponse:
+    def ask(self, request: HttpRequest, target: str, head: list[tuple[str, str]]) -> Answer:
         """Send a request and return its answer, of which the head has been read."""
+        lines = (f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in head), "", "")
         try:
-            self.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in head:
-                self.putheader(name, value)
-            self._body = request.body
-            self.endheaders()
+            # With the body in one packet, where they fit, which halves the system calls.
+            self.wire.sendall("\r\n".join(lines).encode("ascii") + request.body)
         except (BrokenPipeError, ConnectionResetError):
             pass  # A server may refuse a large body before it has read it all; its answer is here then.
-        # Not through urllib3, which wraps the answer once more and may log the URL: in some a key stands.
-        answer = http.client.HTTPConnection.getresponse(self)
-        if self.wire.has_ended:
-            answer.close()
-            raise http.client.RemoteDisconnected("the connection was closed in the middle of the headers")
+        answer = Answer(self.wire, has_body=request.method != "HEAD")
+        answer.read_head()
         return answer
+
+
+class Answer:
+    """One HTTP answer as httptools tells of it, through the methods whose names begin with `on_`."""
+
+    def __init__(self, wire: Plain, *, has_body: bool = True) -> None:
+        self.headers: list[tuple[str, str]] = []
+        self.status = 0
+        self.is_whole = False
+        self._wire = wire
+        self._has_body = has_body
+        self._parser: HttpResponseParser | None = None
+        self._pieces: list[bytes] = []
+        self._has_head = False
+        self._header_size = 0
+        self._is_framed = False
+        self._has_surplus = False
+        self._is_last = False
+        self._failure: OSError | None = None
+
+    def read_head(self) -> None:
+        """Read until the headers are complete; those of an interim answer (1xx) are passed over."""
+        self._parser = parser = HttpResponseParser(self)
+        size = 0
+        while not self._has_head:
+            data = self._wire.receive()
+            if not data:
+                raise OSError("the connection was closed before the head of the answer was complete")
+            self._feed(data)
+            size = self._header_size if self._has_head else size + len(data)
+            if size > HEADER_LIMIT:
+                raise OSError(f"the head of the answer is longer than {HEADER_LIMIT} bytes")
+            if self._failure is not None and not self._has_head:
+                raise self._failure
+        self.status = parser.get_status_code()
+        framing = {name.lower(): value.lower() for name, value in self.headers}
+        self._is_framed = "content-length" in framing or "chunked" in framing.get("transfer-encoding", "")
+        word = framing.get("connection", "")
+        self._is_last = "close" in word or (parser.get_http_version() == "1.0" and "keep-alive" not in word)
+        if not self._has_body or self.status in (204, 304):
+            self.is_whole = True
+
+    def read(self) -> bytes:
+        """The next bytes of the body, b"" when it is whole."""
+        while not self._pieces:
+            if self.is_whole:
+                return b""
+            if self._failure is not None:
+                raise self._failure
+            if data := self._wire.receive():
+                self._feed(data)
+            elif self._is_framed:
+                raise OSError("the connection was closed before the body was complete")
+            else:
+                self.is_whole = self._is_last = True
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def can_be_followed(self) -> bool:
+        """Whether its connection can carry another exchange."""
+        return self.is_whole and not (self._is_last or self._has_surplus or self._failure)
+
+    def let_go(self) -> None:
+        """Forget the parser, which refers to this and is referred to."""
+        self._parser = None
+
+    def on_message_begin(self) -> None:
+        self._has_surplus = self.is_whole
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_size += len(name) + len(value)
+        self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        if self._parser is not None and self._parser.get_status_code() >= 200:
+            self._has_head = True
+        else:
+            self.headers.clear()
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self.is_whole = True
+
+    def _feed(self, data: bytes) -> None:
+        # What had arrived before a fault is handed out first.
+        try:
+            cast("HttpResponseParser", self._parser).feed_data(data)
+        except HttpParserError as error:
+            self._failure = OSError(f"what came is no HTTP: {error}")
 
 
 @final
@@ -140,7 +228,7 @@ class BlockingReply:
         self._origin = origin
         self._connection = connection
         self._line = line
-        self._answer: http.client.HTTPResponse | None = None
+        self._answer: Answer | None = None
         self._open = [True]
         self._held = [True]
         self._is_busy = False
@@ -155,8 +243,8 @@ class BlockingReply:
             self._line.hold(self.close)
             answer = self._answer = self._connection.ask(request, target, head)
             self.status = answer.status
-            self.headers = merged(answer.headers.items())
-        except (OSError, ValueError, http.client.HTTPException, SabirError) as error:
+            self.headers = merged(answer.headers)
+        except (OSError, ValueError, SabirError) as error:
             raise self._failure(error, connect_error) from None
         except BaseException:
             self.close()
@@ -172,13 +260,11 @@ class BlockingReply:
             answer = self._answer
             if answer is None or not self._open:
                 raise self._line.cut_error()
-            if data := answer.read1(PIECE_SIZE):
+            if data := answer.read():
                 return data
-            if answer.length:
-                raise http.client.IncompleteRead(b"", answer.length)
             self._finish(answer)
             return b""
-        except (OSError, ValueError, http.client.HTTPException, SabirError) as error:
+        except (OSError, ValueError, SabirError) as error:
             raise self._failure(error, interrupted_error) from None
         except BaseException:
             self.close()
@@ -195,19 +281,17 @@ class BlockingReply:
         if not self._is_busy:
             self._let_go()
 
-    def _finish(self, answer: http.client.HTTPResponse) -> None:
+    def _finish(self, answer: Answer) -> None:
         """Keep the connection of a body that was read to its end, unless it can carry no more."""
         try:
             self._open.pop()
         except IndexError:
             raise self._line.cut_error() from None
         self._is_read = True
-        answer.close()
-        connection = self._connection
-        if connection.sock is not None and not connection.wire.has_ended:
+        if answer.can_be_followed():
             self._held.pop()
             self._forget()
-            self._transport.keep(self._origin, connection)
+            self._transport.keep(self._origin, self._connection)
 
     def _rest(self) -> None:
         self._is_busy = False
@@ -220,11 +304,11 @@ class BlockingReply:
         except IndexError:
             return
         self._forget()
-        if self._answer is not None:
-            self._answer.close()
-        self._connection.close()
+        self._connection.wire.close()
 
     def _forget(self) -> None:
+        if self._answer is not None:
+            self._answer.let_go()
         self._line.release(self.close)
         self._transport.forget(self)
 
@@ -239,8 +323,6 @@ class BlockingReply:
             return error
         if self._line.is_over() or (isinstance(error, TimeoutError) and error.errno is None):
             return timeout_error(self._line)
-        if isinstance(error, http.client.IncompleteRead):
-            return otherwise(self._origin, f"{error.expected or 'an unknown number of'} bytes are missing")
         return otherwise(self._origin, error)
 
 
@@ -279,7 +361,7 @@ class BlockingTransport:
     def keep(self, origin: Origin, connection: Connection) -> None:
         """Take back a connection for the next request, and drop those that have been idle for too long."""
         if connection.wire.process != os.getpid():
-            connection.close()
+            connection.wire.close()
             return
         connection.wire.line = None
         now = connection.idle_since = time.monotonic()
@@ -302,16 +384,16 @@ class BlockingTransport:
     def _drop_kept(self) -> None:
         for pool in list(self._pools.values()):
             while (connection := _popped(pool)) is not None:
-                connection.close()
+                connection.wire.close()
 
     def _kept(self, origin: Origin) -> Connection | None:
         pool = self._pools.get(origin)
         if pool is None:
             return None
         while (connection := _popped(pool)) is not None:
-            if connection.idle_since > time.monotonic() - KEEP_IDLE_SECONDS and connection.is_connected:
+            if connection.idle_since > time.monotonic() - KEEP_IDLE_SECONDS and not connection.wire.is_readable():
                 return connection
-            connection.close()
+            connection.wire.close()
         return None
 
     def _connect(self, origin: Origin, line: Line) -> Connection:
@@ -325,7 +407,7 @@ class BlockingTransport:
             wire = self._reach(_addresses(origin, connecting), connecting)
             if origin.scheme == "https":
                 wire = self._secure(wire, origin.host, connecting)
-            return Connection(origin, wire)
+            return Connection(wire)
         except (OSError, ValueError, ClosedError) as error:
             if line.aborted:
                 raise line.cut_error() from None
@@ -397,7 +479,7 @@ def _open(address: _Address, connecting: Line, end: float | None) -> Plain:
         connecting.hold(wire.cut)
         if (error := wire.connect_ex(address[4])) in _UNDER_WAY:
             error = 0
-            while not error and not wait_for_write(wire, connecting.left(CONNECT_SLICE_SECONDS)):
+            while not error and not _is_ready(wire, connecting.left(CONNECT_SLICE_SECONDS), to_write=True):
                 if end is not None and time.monotonic() >= end:
                     raise TimeoutError("it does not answer")
                 error = wire.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -411,6 +493,15 @@ def _open(address: _Address, connecting: Line, end: float | None) -> Plain:
     return wire
 
 
+def _is_ready(wire: socket.socket, seconds: float | None, *, to_write: bool) -> bool:
+    """Whether a socket can be written to, or read from, within some seconds; also when it has failed."""
+    if hasattr(select, "poll"):  # `select` bears no more than 1024 files, and Windows has no `poll`.
+        poll = select.poll()
+        poll.register(wire, select.POLLOUT if to_write else select.POLLIN)
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
+    return any(select.select([] if to_write else [wire], [wire] if to_write else [], [wire], seconds))
+
+
 def _drop_older(pool: deque[Connection], moment: float) -> None:
     while pool:
         try:
@@ -420,7 +511,7 @@ def _drop_older(pool: deque[Connection], moment: float) -> None:
         if oldest.idle_since >= moment:
             pool.appendleft(oldest)
             return
-        oldest.close()
+        oldest.wire.close()
 
 
 def _popped(pool: deque[Connection]) -> Connection | None:
