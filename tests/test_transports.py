@@ -1046,7 +1046,7 @@ def test_libraries_are_imported_by_the_first_who_needs_them():
         """
         import sys
         from sabir import transports
-        assert not {"urllib3", "aiohttp"} & set(sys.modules)
+        assert not {"httptools", "aiohttp"} & set(sys.modules)
         transports.blocking_transport().close()
         assert "aiohttp" not in sys.modules
         transports.eventful_transport().close()

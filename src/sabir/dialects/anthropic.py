@@ -54,6 +54,7 @@ from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
 from .failures import error_from_value, provider_error, status_of
+from .frames import Frame
 from .leftovers import difference, own_state, patched
 from .sse import EventStream
 
@@ -643,6 +644,7 @@ class AnthropicDecoder:
     def __init__(self) -> None:
         self._stream = EventStream()
         self._reader = _AnswerReader()
+        self._frame = Frame(("delta", "text"), ("delta", "thinking"))
         self._failure: SabirError | None = None
 
     @property
@@ -657,12 +659,22 @@ class AnthropicDecoder:
             for _, payload in self._stream.feed(data):
                 if self._reader.is_over:
                     break
-                self._reader.read(_event(payload), deltas)
+                self._read(payload, deltas)
         except SabirError as error:
             self._failure = error
             if not deltas:
                 raise
         return deltas
+
+    def _read(self, payload: bytes, deltas: list[Delta]) -> None:
+        if (text := self._frame.text_in(payload)) is not None:
+            self._reader.add_text(self._frame.part, text, deltas)
+            return
+        event = _event(payload)
+        fresh: list[Delta] = []
+        self._reader.read(event, fresh)
+        deltas.extend(fresh)
+        self._frame.learn(payload, event, fresh)
 
     def close(self) -> list[Delta]:
         if self._failure is not None:
@@ -745,6 +757,12 @@ class _AnswerReader:
                 raise _failure(event)
             case _:
                 deltas.append(Event(event))
+
+    def add_text(self, part: int, text: str, deltas: list[Delta]) -> None:
+        """Read more text of a block that is being streamed."""
+        for block in self._blocks.values():
+            if block.part == part:
+                deltas.extend(block.text(text))
 
     def begin(self, message: dict[str, Any], deltas: list[Delta]) -> None:
         """Read a message, which a stream begins with and an answer that is no stream consists of."""

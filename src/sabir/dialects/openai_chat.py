@@ -62,6 +62,7 @@ from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
 from .failures import error_from_value, failure_object, provider_error
+from .frames import Frame
 from .leftovers import difference, own_state, patched, without_nulls
 from .sse import EventStream
 
@@ -113,6 +114,7 @@ _RANK = {"reasoning_content": 0, "reasoning": 0, "reasoning_details": 0, "conten
 # What every chunk repeats; only what is not here, or comes first, is kept as state of the message.
 _PER_CHUNK = frozenset({"id", "model", "object", "created", "choices", "usage", "system_fingerprint", "obfuscation"})
 _READ_IN_HEAD = frozenset({"id", "model", "object", "choices", "usage", "obfuscation"})
+_TEXT_PLACES = (("choices", 0, "delta", "content"), ("choices", 0, "delta", "reasoning_content"))
 _IN_CHOICE = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
 _IN_CALL = frozenset({"index", "id", "type", "function", "custom"})
 _IN_MESSAGE = frozenset(
@@ -921,6 +923,7 @@ class ChatDecoder:
     def __init__(self) -> None:
         self._stream = EventStream()
         self._reader = _WireReader()
+        self._frame = Frame(*_TEXT_PLACES)
         self._failure: SabirError | None = None
         self._done = False
 
@@ -939,12 +942,21 @@ class ChatDecoder:
                 elif not self._done and not payload.isspace() and payload:
                     if event == b"error":
                         raise provider_error(None, {}, payload)
-                    self._reader.read_into(_chunk(payload), deltas)
+                    self._read(payload, deltas)
         except SabirError as error:
             self._failure = error
             if not deltas:
                 raise
         return deltas
+
+    def _read(self, payload: bytes, deltas: list[Delta]) -> None:
+        if (text := self._frame.text_in(payload)) is not None:
+            self._reader.add_text(self._frame.part, text, deltas)
+            return
+        chunk = _chunk(payload)
+        fresh = self._reader.read(chunk)
+        deltas.extend(fresh)
+        self._frame.learn(payload, chunk, fresh)
 
     def event(self, chunk: dict[str, Any]) -> list[Delta]:
         """Decode one chunk that came without framing, from an engine in this process."""
@@ -1111,7 +1123,7 @@ class _WireReader:
                     self._read_details(number, value, is_repeated, deltas)
                 case "refusal":
                     self._refused.add(number)
-                    self._text(self._part(number, "refusal", "refusal", deltas), str(value), deltas)
+                    self.add_text(self._part(number, "refusal", "refusal", deltas), str(value), deltas)
                 case "tool_calls":
                     for position, call in enumerate(list_of(value)):
                         if is_object(call):
@@ -1131,14 +1143,14 @@ class _WireReader:
 
     def _read_content(self, number: int, value: Any, deltas: list[Delta]) -> None:
         if isinstance(value, str):
-            self._text(self._part(number, "content", "text", deltas), value, deltas)
+            self.add_text(self._part(number, "content", "text", deltas), value, deltas)
             return
         if not is_array(value):
             # Cloudflare answers a wish for JSON with the object itself.
-            self._text(self._part(number, "content", "text", deltas), encode_json(value).decode(), deltas)
+            self.add_text(self._part(number, "content", "text", deltas), encode_json(value).decode(), deltas)
         for block in list_of(value):
             if text := text_of(mapping_of(block).get("text")):
-                self._text(self._part(number, "content", "text", deltas), text, deltas)
+                self.add_text(self._part(number, "content", "text", deltas), text, deltas)
             else:
                 deltas.append(Note(self._part(number, "content", "text", deltas), block))
 
@@ -1149,7 +1161,7 @@ class _WireReader:
             self._thinking[number] = field
             deltas.append(State(part, {"field": field}))
         if self._thinking[number] == field:
-            self._text(part, text, deltas)
+            self.add_text(part, text, deltas)
 
     def _read_details(self, number: int, value: Any, is_repeated: bool, deltas: list[Delta]) -> None:
         for detail in list_of(value):
@@ -1165,7 +1177,7 @@ class _WireReader:
             self._parts += 1
         part = self._open[number, "audio"]
         if transcript := text_of(audio.get("transcript")):
-            self._text(part, transcript, deltas)
+            self.add_text(part, transcript, deltas)
         if data := text_of(audio.get("data")):
             try:
                 deltas.append(Blob(part, b64decode(data)))
@@ -1188,7 +1200,7 @@ class _WireReader:
             deltas.append(Open(part, kind, choice=number))
         return part
 
-    def _text(self, part: int, text: str, deltas: list[Delta]) -> None:
+    def add_text(self, part: int, text: str, deltas: list[Delta]) -> None:
         if self._halves:
             text = self._halves.pop(part, "") + text
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -1222,7 +1234,7 @@ class _WireReader:
             self._by_id.setdefault((number, slot.id), slot)
         if text:
             slot.add(text)
-            self._text(slot.part, text, deltas)
+            self.add_text(slot.part, text, deltas)
 
     def _slot(
         self, number: int, index: int | str | None, call_id: str | None, name: str | None, text: str
