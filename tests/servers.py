@@ -121,7 +121,7 @@ class Server:
     """
 
     def __init__(
-        self, answer: Answer, *, secure: bool = False, answers_early: bool = False, blurts: bytes = b""
+        self, answer: Answer, *, secure: bool | ssl.SSLContext = False, answers_early: bool = False, blurts: bytes = b""
     ) -> None:
         self.answer = answer
         self.answers_early = answers_early
@@ -129,7 +129,7 @@ class Server:
         self.calls: list[Call] = []
         self.peers: set[_Peer] = set()
         self.accepted = 0
-        context = server_context() if secure else None
+        context = server_context() if secure is True else secure or None
         self._server = on_server_thread(
             lambda loop: loop.create_server(lambda: _Peer(self), "127.0.0.1", 0, ssl=context)
         )

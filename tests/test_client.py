@@ -774,7 +774,7 @@ sabir.aio.Client("groq:x", api_key="k").stream("?")
 pico = sabir.Client("pico")
 sabir.Client("llamacpp:/nowhere/model.gguf")
 assert threading.active_count() == 1, threading.enumerate()
-print(*[name for name in ("httptools", "aiohttp", "xllamacpp", "pydantic") if name in sys.modules])
+print(*[name for name in ("httptools", "xllamacpp", "pydantic") if name in sys.modules])
 """
 
 

@@ -24,7 +24,7 @@ PLAN = ROOT / "docs" / "architecture.md"
 ENTRANCE = "__init__"
 HEADER = ["floor", "rooms, left to right", "what lives there"]
 MOST_MODULES = 150
-HEAVY = {"httptools", "aiohttp", "pydantic", "asyncio", "xllamacpp", "click", "rich"}
+HEAVY = {"httptools", "pydantic", "asyncio", "xllamacpp", "click", "rich"}
 
 
 # The plan

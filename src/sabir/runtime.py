@@ -30,6 +30,11 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, final
 from .errors import ClosedError, DeadlineExceeded, SabirError, SabirWarning
 from .requests import HttpRequest
 
+# How long a thread that has run a user's function is kept for the next one.
+IDLE_THREAD_SECONDS = 10.0
+
+_Inbox = queue.SimpleQueue[Callable[[], None]]
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -592,38 +597,61 @@ def _forget(task: asyncio.Future[Any]) -> None:
 
 
 class _Spawner:
-    """Starts daemon threads, from a thread of its own.
+    """Runs work on daemon threads, which are kept for the next work for a while.
 
     `Thread.start` takes locks of Python's, and signals come to the main thread: an interrupt there would leave a thread
-    that is neither started nor forgotten. To put work on a `SimpleQueue` is one C call.
+    that is neither started nor forgotten. So a thread of its own starts the others, and work goes from thread to thread
+    by `SimpleQueue` and `deque`, whose operations are single C calls.
     """
 
     def __init__(self) -> None:
-        self._wanted: queue.SimpleQueue[Callable[[], None]] | None = None
+        self._wanted: _Inbox | None = None
+        self._idle: deque[_Inbox] = deque()
 
     def __call__(self, work: Callable[[], None]) -> None:
         """Run `work` on a daemon thread in a copy of this context; it is never joined."""
+        work = functools.partial(contextvars.copy_context().run, work)
+        try:
+            self._idle.pop().put(work)
+            return
+        except IndexError:
+            pass
         wanted = self._wanted
         if wanted is None:
-            wanted = queue.SimpleQueue[Callable[[], None]]()
-            threading.Thread(target=_start_all, args=(wanted,), name="sabir-spawner", daemon=True).start()
+            wanted = _Inbox()
+            threading.Thread(target=self._start_all, args=(wanted,), name="sabir-spawner", daemon=True).start()
             self._wanted = wanted
-        wanted.put(functools.partial(contextvars.copy_context().run, work))
+        wanted.put(work)
 
     def forget(self) -> None:
-        """After a fork: the thread did not come along."""
+        """After a fork: the threads did not come along."""
         self._wanted = None
+        self._idle = deque()
 
+    def _start_all(self, wanted: _Inbox) -> None:
+        while True:
+            work = wanted.get()
+            try:
+                threading.Thread(target=self._work, args=(work,), name="sabir-worker", daemon=True).start()
+            except RuntimeError:
+                # The system has no thread left: better one after the other than not at all.
+                work()
+            del work
 
-def _start_all(wanted: queue.SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        work = wanted.get()
-        try:
-            threading.Thread(target=work, name="sabir-worker", daemon=True).start()
-        except RuntimeError:
-            # The system has no thread left: better one after the other than not at all.
+    def _work(self, work: Callable[[], None]) -> None:
+        inbox, idle = _Inbox(), self._idle
+        while True:
             work()
-        del work
+            del work
+            idle.append(inbox)
+            try:
+                work = inbox.get(timeout=IDLE_THREAD_SECONDS)
+            except queue.Empty:
+                try:
+                    idle.remove(inbox)
+                    return
+                except ValueError:
+                    work = inbox.get()  # Somebody has just taken it, and is about to put work in.
 
 
 _spawn = _Spawner()

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import re
 import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any, NamedTuple, Protocol, cast
 
 from ..errors import ConfigurationError, ConnectError, SabirError, StreamInterrupted
 from ..requests import HttpRequest
 from ..runtime import Line, Outcome, Transport
+from .proxies import NO_PROXIES, Proxies, Proxy, proxies_of
 
-# One line of an answer's head. Providers put long policies and rate limits there; 8 kB, a usual limit, is too little.
+# An answer's head, or (awaitable) a line of it. Providers put long policies and rate limits there; 8 kB, a usual
+# limit, is too little.
 HEADER_LIMIT = 65536
 
 # Shorter than the idle limits of common load balancers, so that it is seldom they who close a connection in our pool.
@@ -44,32 +48,176 @@ class Network(NamedTuple):
     """What a client says of the way to its servers; decided here, once, for all transports."""
 
     context: ssl.SSLContext | None = None
+    proxies: Proxies = NO_PROXIES
+    http2: bool = False
+
+    def proxy_for(self, origin: Origin) -> Proxy | None:
+        """The proxy by which a server is reached; None if it is asked itself."""
+        return self.proxies.proxy_for(origin)
+
+    def http_proxy_for(self, origin: Origin) -> Proxy | None:
+        """The same, where only proxies that speak HTTP can be used.
+
+        Raises:
+            ConfigurationError: the proxy speaks SOCKS.
+        """
+        if (proxy := self.proxy_for(origin)) is not None and proxy.is_socks:
+            raise ConfigurationError(
+                f"{proxy} speaks SOCKS, which only the transport of httpx2 does: pip install 'sabir[httpx2]' and pass "
+                "transport='httpx2'"
+            )
+        return proxy
 
 
 SYSTEM = Network()
 
 
-def blocking_transport(given: Transport | None = None, network: Network = SYSTEM) -> Transport:
-    """The transport for `runtime.Blocking`: the one that was given, else our own."""
-    if given is not None:
-        return given
-    transport: Transport = importlib.import_module(f"{__name__}.blocking").BlockingTransport(network.context)
-    return transport
+def network_of(
+    transport: Any, *, ssl_context: Any = None, ca_file: Any = None, proxy: Any = None, http2: Any = None
+) -> Network:
+    """What a client's settings say of the network; of the environment, the proxies are read here and now.
+
+    Raises:
+        ConfigurationError: a setting cannot work, or would have no effect on the transport that was given.
+    """
+    settings = {"ssl_context": ssl_context, "ca_file": ca_file, "proxy": proxy, "http2": http2}
+    told = [name for name, value in settings.items() if value]
+    if told and not isinstance(transport, str | None):
+        raise ConfigurationError(f"{told[0]}= has no effect, as transport= has a network of its own; set it there")
+    if http2 and transport is None:
+        raise ConfigurationError("http2= needs the transport of httpx2: pass transport='httpx2' too")
+    return Network(_context_of(ssl_context, ca_file), proxies_of(proxy), bool(http2))
 
 
-def eventful_transport(given: Transport | None = None, network: Network = SYSTEM) -> Transport:
-    """The transport for `runtime.Eventful`: the one that was given, else our own."""
-    if given is not None:
-        return given
-    transport: Transport = importlib.import_module(f"{__name__}.eventful").EventfulTransport(network.context)
-    return transport
+class HttpClient(Protocol):
+    """A client of httpx or httpx2, of either colour."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    @property
+    def params(self) -> Any: ...
+
+    def build_request(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def send(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class HttpSession(Protocol):
+    """A session of aiohttp."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def request(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+# By what was given as transport=, and whether it is to be awaitable: the module and the class of a transport of ours.
+_OURS = {
+    (None, False): ("blocking", "BlockingTransport"),
+    (None, True): ("eventful", "EventfulTransport"),
+    ("httpx2", False): ("httpx2", "BlockingHttpx2"),
+    ("httpx2", True): ("httpx2", "EventfulHttpx2"),
+}
+# HTTP clients that may be given: the class that makes a transport of one, and whether it is awaitable. They are known
+# by the names of package and class, as none of them is imported to ask.
+_CLIENTS = {
+    "httpx.Client": ("HttpxClient", False),
+    "httpx.AsyncClient": ("AsyncHttpxClient", True),
+    "httpx2.Client": ("HttpxClient", False),
+    "httpx2.AsyncClient": ("AsyncHttpxClient", True),
+    "aiohttp.ClientSession": ("AiohttpSession", True),
+}
+
+
+def check_transport(given: Any, *, is_awaitable: bool) -> None:
+    """See to it that what was given as `transport=` can be one, before it is needed.
+
+    Raises:
+        ConfigurationError: it cannot, or is of the other colour, or its package is not installed.
+    """
+    if isinstance(given, str) and (given, is_awaitable) in _OURS:
+        if find_spec("httpcore2") is None:
+            raise ConfigurationError("transport='httpx2' needs the package httpx2: pip install 'sabir[httpx2]'")
+    elif (name := _client_name(given)) is not None:
+        if _CLIENTS[name][1] != is_awaitable:
+            right = "sabir.Client" if is_awaitable else "sabir.aio.Client"
+            raise ConfigurationError(f"transport= is of the other colour: {name} goes with {right}")
+    elif given is not None and not (_has_method(given, "send") and _has_method(given, "close")):
+        shown = repr(given) if isinstance(given, str | type) else type(given).__name__
+        raise ConfigurationError(
+            f"transport= is 'httpx2', a client of httpx, httpx2 or aiohttp, or a sabir.runtime.Transport, not {shown}"
+        )
+
+
+def blocking_transport(given: Any = None, network: Network = SYSTEM) -> Transport:
+    """The transport for `runtime.Blocking`: ours, or what carries HTTP by what was given."""
+    return _transport(given, network, is_awaitable=False)
+
+
+def eventful_transport(given: Any = None, network: Network = SYSTEM) -> Transport:
+    """The transport for `runtime.Eventful`: ours, or what carries HTTP by what was given."""
+    return _transport(given, network, is_awaitable=True)
+
+
+def runs_on_trio(given: Any) -> bool:
+    """Whether an awaitable transport may be used on trio's loop too."""
+    return given is not None and _client_name(given) != "aiohttp.ClientSession"
+
+
+def _transport(given: Any, network: Network, *, is_awaitable: bool) -> Transport:
+    made: Transport
+    if given is None or isinstance(given, str):
+        module, name = _OURS[given, is_awaitable]
+        made = getattr(importlib.import_module(f"{__name__}.{module}"), name)(network)
+    elif (client := _client_name(given)) is not None:
+        made = getattr(importlib.import_module(f"{__name__}.clients"), _CLIENTS[client][0])(given)
+    else:
+        made = given
+    return made
+
+
+def _client_name(given: Any) -> str | None:
+    """Which of `_CLIENTS` it is, itself or by a class of its own that derives from one."""
+    names = (f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(given).__mro__)
+    return next((name for name in names if name in _CLIENTS), None)
+
+
+def _has_method(given: Any, name: str) -> bool:
+    return not isinstance(given, type) and callable(getattr(given, name, None))
 
 
 @functools.cache
 def ssl_context() -> ssl.SSLContext:
     """Certificates of the system, HTTP/1.1 only. One for the process: to load the certificates takes tens of ms."""
+    return _system_context()
+
+
+def _system_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _context_of(given: Any, ca_file: Any) -> ssl.SSLContext | None:
+    """The certificates that a client trusts: a context's, or the system's and those of a file; None is the system's."""
+    # Not by its type: `truststore` puts a class of its own in the place of `ssl.SSLContext`.
+    if given is not None and not hasattr(given, "wrap_bio"):
+        raise ConfigurationError(f"ssl_context is an ssl.SSLContext, not {type(given).__name__}")
+    if ca_file is None:
+        return cast("ssl.SSLContext | None", given)
+    if given is not None:
+        raise ConfigurationError("pass ssl_context= or ca_file=; a context takes a file by load_verify_locations(file)")
+    if not isinstance(ca_file, (str, os.PathLike)):
+        raise ConfigurationError(f"ca_file is the path of a PEM file, not {type(ca_file).__name__}")
+    context = _system_context()
+    try:
+        context.load_verify_locations(os.fspath(ca_file))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"ca_file {os.fspath(ca_file)!r} cannot be used ({_text(error)}); it must be a readable file of "
+            "certificates in PEM format: blocks that begin with -----BEGIN CERTIFICATE-----"
+        ) from None
     return context
 
 
@@ -89,6 +237,11 @@ class Origin(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
+
+# What an error is about: a server, or the proxy on the way to it.
+Place = Origin | Proxy
+
+WANTS_CREDENTIALS = 407
 
 _FRAMING = {"content-length", "transfer-encoding"}
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
@@ -128,8 +281,10 @@ def _url_error(url: str) -> ConfigurationError:
     )
 
 
-def headers(request: HttpRequest, origin: Origin) -> list[tuple[str, str]]:
+def headers(request: HttpRequest, origin: Origin, proxy: Proxy | None = None) -> list[tuple[str, str]]:
     """The headers to send: the caller's, Host, what frames the body, and the wish that it come back uncompressed.
+
+    A proxy that passes on what it can read finds its credentials among them; through a tunnel they never go.
 
     Raises:
         ConfigurationError: the method or a header cannot be sent as it is.
@@ -152,7 +307,14 @@ def headers(request: HttpRequest, origin: Origin) -> list[tuple[str, str]]:
         given.append(("Accept-Encoding", "identity"))
     if "host" not in names:
         given.insert(0, ("Host", origin.authority))
+    if proxy is not None and origin.scheme == "http":
+        given += proxy_headers(proxy)
     return given
+
+
+def proxy_headers(proxy: Proxy) -> list[tuple[str, str]]:
+    """What a proxy is told of who asks."""
+    return [] if proxy.authorization is None else [("Proxy-Authorization", proxy.authorization)]
 
 
 def resolve(host: str, port: int, deliver: Callable[[Outcome], None]) -> None:
@@ -176,21 +338,21 @@ def merged(pairs: Any) -> dict[str, str]:
     return found
 
 
-def connect_error(origin: Origin, cause: BaseException | str) -> ConnectError:
-    """The error for an exchange that failed before an answer began."""
+def connect_error(place: Place, cause: BaseException | str) -> ConnectError:
+    """The error for an exchange that failed before an answer began, and where it did."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return ConnectError(
-            f"the certificate of {origin} is not trusted ({cause.verify_message}); check the address, this machine's "
-            "clock and whether a proxy's certificate is missing among the system's",
+            f"the certificate of {place} is not trusted ({cause.verify_message}); check the address and this machine's "
+            "clock; if an authority of your own signed it, pass ca_file= with the authority's certificate",
             retryable=False,
         )
     if isinstance(cause, ssl.SSLError):
-        return ConnectError(f"no TLS connection to {origin} ({cause}); check that this port speaks https")
+        return ConnectError(f"no TLS connection to {place} ({cause}); check that this port speaks https")
     if isinstance(cause, (socket.gaierror, UnicodeError)):
-        return ConnectError(f"cannot find the host of {origin} ({cause}); check its name and the network")
+        return ConnectError(f"cannot find the host of {place} ({cause}); check its name and the network")
     if isinstance(cause, ConnectionRefusedError):
-        return ConnectError(f"{origin} refused the connection ({cause}); check that a server runs there")
-    return ConnectError(f"no answer from {origin} ({_text(cause)}); check the address and the network")
+        return ConnectError(f"{place} refused the connection ({cause}); check that a server runs there")
+    return ConnectError(f"no answer from {place} ({_text(cause)}); check the address and the network")
 
 
 def timeout_error(line: Line) -> SabirError:
@@ -198,12 +360,21 @@ def timeout_error(line: Line) -> SabirError:
     return line.deadline_error() if line.idle is None and not line.aborted else line.timeout_error()
 
 
-def connect_timeout_error(origin: Origin, line: Line) -> SabirError:
+def proxy_error(proxy: Proxy, origin: Origin, status: int) -> ConnectError:
+    """The error for a proxy that answered with something else than a connection."""
+    if status == WANTS_CREDENTIALS:
+        what = f"{proxy} wants user and password, or others (HTTP 407); write it as 'http://user:password@host:port'"
+    else:
+        what = f"{proxy} made no connection to {origin} (HTTP {status}); check the address and what the proxy allows"
+    return ConnectError(what, status=status, retryable=status >= 500)
+
+
+def connect_timeout_error(place: Place, line: Line) -> SabirError:
     """The error for a connection that could not be made within what the line allows."""
     limit = connect_limit(line)
     if line.aborted or line.is_over() or limit is None:
         return timeout_error(line)
-    return ConnectError(f"no connection to {origin} within {limit:g} s; check the address and the network")
+    return ConnectError(f"no connection to {place} within {limit:g} s; check the address and the network")
 
 
 def connect_limit(line: Line) -> float | None:
@@ -211,9 +382,9 @@ def connect_limit(line: Line) -> float | None:
     return line.idle if line.connect is None else line.connect
 
 
-def interrupted_error(origin: Origin, cause: BaseException | str) -> StreamInterrupted:
+def interrupted_error(place: Place, cause: BaseException | str) -> StreamInterrupted:
     """The error for an answer that began and broke off."""
-    return StreamInterrupted(f"the answer from {origin} broke off ({_text(cause)})", retryable=True)
+    return StreamInterrupted(f"the answer from {place} broke off ({_text(cause)})", retryable=True)
 
 
 def _text(cause: BaseException | str) -> str:

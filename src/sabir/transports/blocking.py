@@ -1,9 +1,7 @@
-"""The blocking transport: httptools reads HTTP; sockets, pool and clock are ours.
+"""The blocking transport: sockets, pool and clock of our own.
 
 A library's timeout is a fresh allowance for every wait, so that a server which drips bytes is waited for without end.
 Here each send and recv is armed with what its line still allows, and the line can cut the socket from another thread.
-httptools is the parser of Node.js as a C extension: it takes the bytes of a read, however many chunks are in it, and
-has none of a library's own ideas about sockets.
 Nothing waits on a Python-level lock, which a KeyboardInterrupt could leave held: the pool is made of deques, whose
 `append` and `pop` are atomic, and where two threads may want to end the same thing, the one whose `pop` succeeds does.
 """
@@ -22,16 +20,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, cast, final
 
-from httptools import HttpParserError, HttpResponseParser
-
-from ..errors import ClosedError, SabirError
+from ..errors import ClosedError, ConnectError, SabirError
 from ..requests import HttpRequest
 from ..runtime import Line, Outcome
 from . import (
-    HEADER_LIMIT,
     KEEP_IDLE_SECONDS,
     SOCKET_OPTIONS,
+    SYSTEM,
+    WANTS_CREDENTIALS,
+    Network,
     Origin,
+    Place,
     connect_error,
     connect_limit,
     connect_timeout_error,
@@ -39,12 +38,15 @@ from . import (
     interrupted_error,
     locate,
     merged,
+    proxy_error,
+    proxy_headers,
     resolve,
     ssl_context,
     timeout_error,
 )
-
-PIECE_SIZE = 65536
+from .http1 import Answer, request_head
+from .proxies import Proxy
+from .tls import PIECE_SIZE, Tls
 
 # Not every system wakes a socket that is being connected when another thread shuts it down, so the waiter looks up.
 CONNECT_SLICE_SECONDS = 0.1
@@ -95,129 +97,105 @@ class Plain(socket.socket):
             self.settimeout(limit)
 
 
-class Secure(Plain, ssl.SSLSocket):
-    """The same over TLS; made by an SSLContext whose `sslsocket_class` it is."""
+class Secure:
+    """TLS over a wire, which may have TLS itself: that of a proxy."""
+
+    def __init__(self, wire: Wire, context: ssl.SSLContext, host: str) -> None:
+        """Shake hands as well."""
+        self._wire = wire
+        self._tls = Tls(context, host)
+        self._wire.sendall(self._tls.said())
+        while not self._tls.is_ready:
+            if not (data := self._wire.receive()):
+                raise OSError("the connection was closed in the handshake of TLS")
+            self._hear(data)
+
+    @property
+    def line(self) -> Line | None:
+        return self._wire.line
+
+    @line.setter
+    def line(self, line: Line | None) -> None:
+        self._wire.line = line
+
+    @property
+    def process(self) -> int:
+        return self._wire.process
+
+    def receive(self) -> bytes:
+        # Many servers hang up without a word of TLS; whether all has come is for HTTP to say.
+        while not self._tls.is_over and (data := self._wire.receive()):
+            if heard := self._hear(data):
+                return heard
+        return b""
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._wire.sendall(self._tls.encrypted(view[:PIECE_SIZE]))
+            view = view[PIECE_SIZE:]
+
+    def is_readable(self) -> bool:
+        return self._wire.is_readable()
+
+    def cut(self) -> None:
+        self._wire.cut()
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def _hear(self, data: bytes) -> bytes:
+        try:
+            return self._tls.decrypted(data)
+        finally:
+            if said := self._tls.said():
+                self._wire.sendall(said)
+
+
+Wire = Plain | Secure
 
 
 class Connection:
     """A socket that carries one exchange after the other."""
 
-    def __init__(self, wire: Plain) -> None:
+    def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self.idle_since = 0.0
 
     def ask(self, request: HttpRequest, target: str, head: list[tuple[str, str]]) -> Answer:
         """Send a request and return its answer, of which the head has been read."""
-        lines = (f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in head), "", "")
         try:
             # With the body in one packet, where they fit, which halves the system calls.
-            self.wire.sendall("\r\n".join(lines).encode("ascii") + request.body)
+            self.wire.sendall(request_head(request.method, target, head) + request.body)
         except (BrokenPipeError, ConnectionResetError):
             pass  # A server may refuse a large body before it has read it all; its answer is here then.
-        answer = Answer(self.wire, has_body=request.method != "HEAD")
-        answer.read_head()
+        answer = Answer(has_body=request.method != "HEAD")
+        try:
+            while not answer.has_head:
+                if answer.failure is not None:
+                    raise answer.failure
+                answer.feed(self.wire.receive())
+        except BaseException:
+            answer.let_go()
+            raise
         return answer
 
-
-class Answer:
-    """One HTTP answer as httptools tells of it, through the methods whose names begin with `on_`."""
-
-    def __init__(self, wire: Plain, *, has_body: bool = True) -> None:
-        self.headers: list[tuple[str, str]] = []
-        self.status = 0
-        self.is_whole = False
-        self._wire = wire
-        self._has_body = has_body
-        self._parser: HttpResponseParser | None = None
-        self._pieces: list[bytes] = []
-        self._has_head = False
-        self._header_size = 0
-        self._is_framed = False
-        self._has_surplus = False
-        self._is_last = False
-        self._failure: OSError | None = None
-
-    def read_head(self) -> None:
-        """Read until the headers are complete; those of an interim answer (1xx) are passed over."""
-        self._parser = parser = HttpResponseParser(self)
-        size = 0
-        while not self._has_head:
-            data = self._wire.receive()
-            if not data:
-                raise OSError("the connection was closed before the head of the answer was complete")
-            self._feed(data)
-            size = self._header_size if self._has_head else size + len(data)
-            if size > HEADER_LIMIT:
-                raise OSError(f"the head of the answer is longer than {HEADER_LIMIT} bytes")
-            if self._failure is not None and not self._has_head:
-                raise self._failure
-        self.status = parser.get_status_code()
-        framing = {name.lower(): value.lower() for name, value in self.headers}
-        self._is_framed = "content-length" in framing or "chunked" in framing.get("transfer-encoding", "")
-        word = framing.get("connection", "")
-        self._is_last = "close" in word or (parser.get_http_version() == "1.0" and "keep-alive" not in word)
-        if not self._has_body or self.status in (204, 304):
-            self.is_whole = True
-
-    def read(self) -> bytes:
-        """The next bytes of the body, b"" when it is whole."""
-        while not self._pieces:
-            if self.is_whole:
-                return b""
-            if self._failure is not None:
-                raise self._failure
-            if data := self._wire.receive():
-                self._feed(data)
-            elif self._is_framed:
-                raise OSError("the connection was closed before the body was complete")
-            else:
-                self.is_whole = self._is_last = True
-        pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def can_be_followed(self) -> bool:
-        """Whether its connection can carry another exchange."""
-        return self.is_whole and not (self._is_last or self._has_surplus or self._failure)
-
-    def let_go(self) -> None:
-        """Forget the parser, which refers to this and is referred to."""
-        self._parser = None
-
-    def on_message_begin(self) -> None:
-        self._has_surplus = self.is_whole
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_size += len(name) + len(value)
-        self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        if self._parser is not None and self._parser.get_status_code() >= 200:
-            self._has_head = True
-        else:
-            self.headers.clear()
-
-    def on_body(self, body: bytes) -> None:
-        self._pieces.append(body)
-
-    def on_message_complete(self) -> None:
-        if self._has_head:
-            self.is_whole = True
-
-    def _feed(self, data: bytes) -> None:
-        # What had arrived before a fault is handed out first.
-        try:
-            cast("HttpResponseParser", self._parser).feed_data(data)
-        except HttpParserError as error:
-            self._failure = OSError(f"what came is no HTTP: {error}")
+    def read(self, answer: Answer) -> bytes:
+        """The next bytes of the answer's body, b"" when it is whole."""
+        while not (data := answer.take()) and not answer.is_whole:
+            if answer.failure is not None:
+                raise answer.failure
+            answer.feed(self.wire.receive())
+        return data
 
 
 @final
 class BlockingReply:
     """An answer on its connection.
 
-    `_open` and `_held` have one item, and to pop it is to decide. Of `_open`: what becomes of the connection; at the
-    end of the body the reader keeps it for the next request, `close` cuts it. Of `_held`: to let go of it, which is
-    left to the reader while there is one, as closing what is being read hangs.
+    `_open` has one item, and to pop it is to decide what becomes of the connection: at the end of the body the reader
+    keeps it for the next request, `close` cuts it. `_held` has the connection until the pool has it or it is closed;
+    that is left to the reader while there is one, as closing what is being read hangs.
     """
 
     status: int
@@ -230,7 +208,7 @@ class BlockingReply:
         self._line = line
         self._answer: Answer | None = None
         self._open = [True]
-        self._held = [True]
+        self._held = [connection]
         self._is_busy = False
         self._is_read = False
         self.mark = weakref.ref(self)
@@ -260,7 +238,7 @@ class BlockingReply:
             answer = self._answer
             if answer is None or not self._open:
                 raise self._line.cut_error()
-            if data := answer.read():
+            if data := self._connection.read(answer):
                 return data
             self._finish(answer)
             return b""
@@ -276,8 +254,9 @@ class BlockingReply:
         try:
             self._open.pop()
         except IndexError:
-            return
-        self._connection.wire.cut()
+            pass
+        else:
+            self._connection.wire.cut()
         if not self._is_busy:
             self._let_go()
 
@@ -289,9 +268,8 @@ class BlockingReply:
             raise self._line.cut_error() from None
         self._is_read = True
         if answer.can_be_followed():
-            self._held.pop()
             self._forget()
-            self._transport.keep(self._origin, self._connection)
+            self._transport.keep(self._origin, self._held)
 
     def _rest(self) -> None:
         self._is_busy = False
@@ -299,12 +277,11 @@ class BlockingReply:
             self._let_go()
 
     def _let_go(self) -> None:
-        try:
-            self._held.pop()
-        except IndexError:
-            return
-        self._forget()
-        self._connection.wire.close()
+        # In this order, each step being harmless twice: an interrupt between two leaves it to be done again.
+        if self._held:
+            self._connection.wire.close()
+            self._forget()
+            self._held.clear()
 
     def _forget(self) -> None:
         if self._answer is not None:
@@ -313,7 +290,7 @@ class BlockingReply:
         self._transport.forget(self)
 
     def _failure(
-        self, error: BaseException, otherwise: Callable[[Origin, BaseException | str], SabirError]
+        self, error: BaseException, otherwise: Callable[[Place, BaseException | str], SabirError]
     ) -> BaseException:
         was_open = bool(self._open)
         self.close()
@@ -330,8 +307,8 @@ class BlockingReply:
 class BlockingTransport:
     """A pool of connections that any number of threads may use at once; its coroutines never suspend."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
+    def __init__(self, network: Network = SYSTEM) -> None:
+        self._network = network
         self._pools: dict[Origin, deque[Connection]] = {}
         self._replies: set[weakref.ref[BlockingReply]] = set()
         self._is_closed = False
@@ -339,15 +316,20 @@ class BlockingTransport:
 
     async def send(self, request: HttpRequest, line: Line) -> BlockingReply:
         origin, target = locate(request.url)
-        head = headers(request, origin)
+        proxy = self._network.http_proxy_for(origin)
+        head = headers(request, origin, proxy)
         line.left()
-        connection = self._kept(origin) or self._connect(origin, line)
+        connection = self._kept(origin) or self._connect(origin, proxy, line)
         reply = BlockingReply(self, origin, connection, line)
         self._replies.add(reply.mark)
         if self._is_closed:
             reply.close()
             raise ClosedError("this client has been closed")
-        reply.begin(request, target, head)
+        is_forwarded = proxy is not None and origin.scheme == "http"
+        reply.begin(request, f"http://{origin.authority}{target}" if is_forwarded else target, head)
+        if proxy is not None and is_forwarded and reply.status == WANTS_CREDENTIALS:
+            reply.close()
+            raise proxy_error(proxy, origin, reply.status)
         return reply
 
     def close(self) -> None:
@@ -358,17 +340,18 @@ class BlockingTransport:
                 reply.close()
         self._drop_kept()
 
-    def keep(self, origin: Origin, connection: Connection) -> None:
-        """Take back a connection for the next request, and drop those that have been idle for too long."""
+    def keep(self, origin: Origin, held: list[Connection]) -> None:
+        """Take over a connection for the next request, and drop those that have been idle for too long."""
+        connection = held[0]
         if connection.wire.process != os.getpid():
-            connection.wire.close()
             return
         connection.wire.line = None
         now = connection.idle_since = time.monotonic()
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools.setdefault(origin, deque())
-        pool.append(connection)
+        # In one C call, so that an interrupt finds it with the one or with the other.
+        pool.extend(map(list.pop, (held,)))
         _drop_older(pool, now - KEEP_IDLE_SECONDS)
         if self._is_closed:
             self._drop_kept()
@@ -396,24 +379,33 @@ class BlockingTransport:
             connection.wire.close()
         return None
 
-    def _connect(self, origin: Origin, line: Line) -> Connection:
+    def _connect(self, origin: Origin, proxy: Proxy | None, line: Line) -> Connection:
         # A line of its own: what is left of the call's, or the limit on connecting if that is less.
         connecting = Line(deadline=line.deadline, now=line.now)
         if (limit := connect_limit(line)) is not None:
             end = line.now() + limit
             connecting.deadline = end if line.deadline is None else min(line.deadline, end)
         line.hold(connecting.abort)
+        place: Place = proxy or origin
         try:
-            wire = self._reach(_addresses(origin, connecting), connecting)
-            if origin.scheme == "https":
-                wire = self._secure(wire, origin.host, connecting)
-            return Connection(wire)
+            wire: Wire = self._reach(_addresses(place, connecting), connecting)
+            wire.line = connecting
+            try:
+                if proxy is not None:
+                    wire = self._tunnelled(wire, proxy, origin)
+                    place = origin
+                return Connection(self._secured(wire, origin))
+            except BaseException:
+                wire.close()
+                raise
         except (OSError, ValueError, ClosedError) as error:
             if line.aborted:
                 raise line.cut_error() from None
             if connecting.is_over():
-                raise connect_timeout_error(origin, line) from None
-            raise connect_error(origin, error) from None
+                raise connect_timeout_error(place, line) from None
+            if isinstance(error, ConnectError):
+                raise
+            raise connect_error(place, error) from None
         finally:
             line.release(connecting.abort)
 
@@ -430,36 +422,33 @@ class BlockingTransport:
                 failure = error
         raise failure
 
-    def _secure(self, wire: Plain, host: str, connecting: Line) -> Plain:
-        context = self._context or ssl_context()
-        context.sslsocket_class = Secure
-        try:
-            wire.settimeout(connecting.left())
-            wire = cast(
-                "Secure", context.wrap_socket(wire, server_hostname=host.rstrip("."), do_handshake_on_connect=False)
-            )
-            wire.process = os.getpid()
-            connecting.hold(wire.cut)
-            wire.settimeout(connecting.left())
-            wire.do_handshake()
-        except BaseException:
-            wire.close()
-            raise
+    def _tunnelled(self, wire: Wire, proxy: Proxy, origin: Origin) -> Wire:
+        """The wire to a proxy, or through it: that it passes bytes on is only needed where it may not read them."""
+        wire = self._secured(wire, proxy)
+        if origin.scheme == "https":
+            head = [("Host", str(origin)), *proxy_headers(proxy)]
+            answer = Connection(wire).ask(HttpRequest("CONNECT", "", (), b""), str(origin), head)
+            answer.let_go()
+            if not 200 <= answer.status < 300:
+                raise proxy_error(proxy, origin, answer.status)
         return wire
+
+    def _secured(self, wire: Wire, place: Place) -> Wire:
+        return Secure(wire, self._network.context or ssl_context(), place.host) if place.scheme == "https" else wire
 
 
 # (family, kind, protocol, canonical name, address), as `socket.getaddrinfo` gives them
 _Address = tuple[Any, Any, int, str, Any]
 
 
-def _addresses(origin: Origin, connecting: Line) -> list[_Address]:
+def _addresses(place: Place, connecting: Line) -> list[_Address]:
     try:
-        return list(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        return list(socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     except OSError:
         pass  # It is a name.
     found: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
     connecting.hold(lambda: found.put(None))
-    resolve(origin.host, origin.port, found.put)
+    resolve(place.host, place.port, found.put)
     try:
         outcome = found.get(timeout=connecting.left())
     except queue.Empty:

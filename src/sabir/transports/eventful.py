@@ -1,34 +1,31 @@
-"""The awaitable transport: aiohttp, with one session for each event loop.
+"""The awaitable transport: connections of our own on the caller's event loop; httptools reads HTTP.
 
-A session belongs to its loop and must be closed by it. An async generator holds it, and the loop closes all of those
-itself when it ends (`shutdown_asyncgens`), so that one client serves any number of `asyncio.run` and leaves nothing
-behind. What happens to an exchange happens on its loop; another thread only asks for it.
+Connections belong to their loop and must be closed by it. An async generator holds them, and the loop closes all of
+those itself when it ends (`shutdown_asyncgens`), so that one client serves any number of `asyncio.run` and leaves
+nothing behind. What happens to an exchange happens on its loop; another thread only asks for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
-import io
-import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, cast, final
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
-
-from ..errors import ClosedError, SabirError, StreamInterrupted
+from ..errors import ClosedError, SabirError
 from ..requests import HttpRequest
 from ..runtime import Line, Outcome
 from . import (
-    HEADER_LIMIT,
     KEEP_IDLE_SECONDS,
     SOCKET_OPTIONS,
+    SYSTEM,
+    WANTS_CREDENTIALS,
+    Network,
     Origin,
+    Place,
     connect_error,
     connect_limit,
     connect_timeout_error,
@@ -36,13 +33,128 @@ from . import (
     interrupted_error,
     locate,
     merged,
+    proxy_error,
+    proxy_headers,
     resolve,
     ssl_context,
-    timeout_error,
 )
+from .http1 import Answer, request_head
+from .proxies import Proxy
+from .tls import PIECE_SIZE, Tls
 
-# aiohttp hands bytes to the socket in one piece, and warns of it where there are many; a file it sends in pieces.
-LARGE_BODY = 2**20
+# How much of an answer may wait for its reader before the sender is made to wait.
+HIGH_WATER = 4 * PIECE_SIZE
+
+
+class Wire(asyncio.Protocol):
+    """A connection. It has one answer at a time, and at most one who waits for it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._layers: list[Tls] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._unread = 0
+        self._is_held_up = False
+        self.answer: Answer | None = None
+        self.failure: OSError | None = None
+        self.is_over = False
+        self.idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.raw = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        is_over = False
+        try:
+            for depth, layer in enumerate(self._layers):
+                data = layer.decrypted(data)
+                is_over = layer.is_over
+                self._write(layer.said(), depth)
+        except OSError as error:
+            self._end(error)
+            self.raw.abort()
+            return
+        if data:
+            self._deliver(data)
+        if is_over:
+            self._end(None)
+        self.wake()
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_held_up = False
+        self._end(exc)
+
+    def pause_writing(self) -> None:
+        self._is_held_up = True
+
+    def resume_writing(self) -> None:
+        self._is_held_up = False
+        self.wake()
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether what was written last has not gone out yet, and more should wait."""
+        return self._is_held_up and not self.is_over
+
+    def write(self, data: bytes) -> None:
+        self._write(data, len(self._layers))
+
+    def begin_tls(self, context: ssl.SSLContext, host: str) -> Tls:
+        """Speak TLS from here on; whoever waits is woken with each step of the handshake."""
+        layer = Tls(context, host)
+        self._layers.append(layer)
+        self._write(layer.said(), len(self._layers) - 1)
+        return layer
+
+    def take(self) -> bytes:
+        """What has come of the answer's body."""
+        self._unread = 0
+        if not self.is_over:
+            self.raw.resume_reading()
+        return cast("Answer", self.answer).take()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Something to wait for: bytes, room for bytes, the end."""
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def abort(self) -> None:
+        """Close without a word: not politely, which would wait until all is sent and the other side has answered."""
+        self.is_over = True
+        self.raw.abort()
+
+    def _deliver(self, data: bytes) -> None:
+        if self.answer is None:
+            self.abort()  # Nobody has asked anything.
+            return
+        self.answer.feed(data)
+        self._unread += len(data)
+        if self._unread > HIGH_WATER and self.answer.has_head and not self.is_over:
+            self.raw.pause_reading()
+
+    def _write(self, data: bytes, depth: int) -> None:
+        for layer in reversed(self._layers[:depth]):
+            data = layer.encrypted(data) if data else b""
+        if data and not self.is_over:
+            self.raw.write(data)
+
+    def _end(self, error: Exception | None) -> None:
+        self.is_over = True
+        if error is not None:
+            self.failure = error if isinstance(error, OSError) else OSError(str(error))
+        if self.answer is not None:
+            if self.failure is None:
+                self.answer.feed(b"")
+            else:
+                self.answer.fail(self.failure)
+        self.wake()
 
 
 @final
@@ -56,72 +168,52 @@ class EventfulReply:
         self._home = home
         self._origin = origin
         self._line = line
-        self._answer: aiohttp.ClientResponse | None = None
-        self.wire: asyncio.Transport | None = None
+        self._wire: Wire | None = None
+        self._answer = Answer()
         self._clock: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline: float | None = None
-        self._lost: asyncio.Future[None] | None = None
+        self._rings_at = 0.0
+        self._waits_since: float | None = None
         self._end: SabirError | None = None
         self._is_closed = False
         self._is_read = False
 
-    async def begin(self, request: HttpRequest, head: list[tuple[str, str]]) -> None:
+    async def begin(self, request: HttpRequest, target: str, head: list[tuple[str, str]], proxy: Proxy | None) -> None:
         """Send the request and wait for the head of the answer."""
-        line = self._line
-        left = line.left()
-        limits = aiohttp.ClientTimeout(total=None, connect=connect_limit(line), sock_read=line.idle)
+        self._line.left()
         self._home.replies.add(self)
-        token = _beginning.set(self)
         try:
-            async with asyncio.timeout(left) as self._clock:
-                line.hold(self.close)
-                self._answer = await self._home.session.request(
-                    request.method,
-                    URL(request.url, encoded=True),
-                    data=_body(request.body),
-                    headers=head,
-                    allow_redirects=False,
-                    timeout=limits,
-                )
-            self._clock = None
-            if self._is_closed:
-                raise line.cut_error()
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+            self._line.hold(self.close)
+            wire = self._wire = self._home.kept(self._origin) or await self._connected(proxy)
+            await self._ask(wire, request, target, head)
+        except OSError as error:
             raise self._finish(self._failure(error, connect_error)) from None
-        except BaseException:
-            self._finish(line.cut_error())
+        except BaseException as error:
+            self._finish(error if isinstance(error, SabirError) else self._line.cut_error())
             raise
-        finally:
-            _beginning.reset(token)
         self.status = self._answer.status
-        self.headers = merged(self._answer.headers.items())
+        self.headers = merged(self._answer.headers)
 
     async def read_some(self) -> bytes:
         if self._is_read:
             return b""
         if self._end is not None:
             raise self._end
-        answer = self._answer
-        if answer is None or self._is_closed:
-            raise self._finish(self._line.cut_error())
-        if not answer.content.is_eof():
-            self._watch(answer)
+        answer, wire = self._answer, cast("Wire", self._wire)
         try:
-            data = await answer.content.readany()
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            failure = self._failure(error, interrupted_error)
-            tail = _unread(answer.content) if isinstance(failure, StreamInterrupted) else b""
-            self._finish(failure)
-            if tail:
-                return tail
-            raise failure from None
-        except BaseException:
-            self._finish(self._line.cut_error())
+            while not (data := wire.take()):
+                if answer.is_whole:
+                    self._is_read = True
+                    self._finish(self._line.cut_error())
+                    return b""
+                if answer.failure is not None:
+                    raise answer.failure
+                await self._wait(wire)
+        except OSError as error:
+            raise self._finish(self._failure(error, interrupted_error)) from None
+        except BaseException as error:
+            self._finish(error if isinstance(error, SabirError) else self._line.cut_error())
             raise
-        if not data:
-            self._is_read = True
-            self._finish(self._line.cut_error())
         return data
 
     def close(self) -> None:
@@ -133,44 +225,123 @@ class EventfulReply:
         """Close this where no loop is left to do it on."""
         self._finish(self._line.cut_error())
 
+    async def _connected(self, proxy: Proxy | None) -> Wire:
+        limit = connect_limit(self._line)
+        place: Place = proxy or self._origin
+        left = self._line.left(limit)
+        wire = None
+        failure: SabirError
+        try:
+            async with asyncio.timeout(left) as self._clock:
+                wire = await self._home.connect(place, limit)
+                if proxy is not None:
+                    await self._secured(wire, proxy)
+                    if self._origin.scheme == "https":
+                        await self._tunnelled(wire, proxy)
+                        place = self._origin
+                if proxy is None or self._origin.scheme == "https":
+                    await self._secured(wire, self._origin)
+        except SabirError as error:
+            failure = error
+        except TimeoutError as error:
+            failure = connect_error(place, error) if error.errno else connect_timeout_error(place, self._line)
+        except (OSError, UnicodeError) as error:
+            failure = connect_error(place, error)
+        except BaseException:
+            if wire is not None:
+                wire.abort()
+            raise
+        else:
+            if not self._is_closed:
+                self._clock = None
+                return wire
+            failure = self._line.cut_error()
+        if wire is not None:
+            wire.abort()
+        raise self._line.cut_error() if self._line.aborted or self._is_closed else failure
+
+    async def _secured(self, wire: Wire, place: Place) -> None:
+        if place.scheme == "https":
+            layer = wire.begin_tls(self._home.context, place.host)
+            while not layer.is_ready:
+                if wire.is_over:
+                    raise wire.failure or OSError("the connection was closed in the handshake of TLS")
+                await wire.wait()
+
+    async def _tunnelled(self, wire: Wire, proxy: Proxy) -> None:
+        answer = wire.answer = Answer(has_body=False)
+        wire.write(request_head("CONNECT", str(self._origin), [("Host", str(self._origin)), *proxy_headers(proxy)]))
+        while not answer.has_head:
+            if answer.failure is not None:
+                raise answer.failure
+            await wire.wait()
+        wire.answer = None
+        answer.let_go()
+        if not 200 <= answer.status < 300:
+            raise proxy_error(proxy, self._origin, answer.status)
+
+    async def _ask(self, wire: Wire, request: HttpRequest, target: str, head: list[tuple[str, str]]) -> None:
+        answer = self._answer = wire.answer = Answer(has_body=request.method != "HEAD")
+        start = request_head(request.method, target, head)
+        if len(request.body) <= PIECE_SIZE:
+            wire.write(start + request.body)
+        else:
+            wire.write(start)
+            body = memoryview(request.body)
+            # A server may refuse a large body before it has read it all; its answer is here then.
+            while body and not wire.is_over and not answer.has_head:
+                if wire.is_held_up:
+                    await self._wait(wire)
+                else:
+                    wire.write(bytes(body[:PIECE_SIZE]))
+                    body = body[PIECE_SIZE:]
+        while not answer.has_head:
+            if answer.failure is not None:
+                raise answer.failure
+            if wire.is_over:
+                raise wire.failure or OSError("the connection was closed")
+            await self._wait(wire)
+
+    async def _wait(self, wire: Wire) -> None:
+        """Wait until the wire has something new, as long as the line allows."""
+        line = self._line
+        now = self._waits_since = line.now()
+        due = _earlier(line.deadline, None if line.idle is None else now + line.idle)
+        if due is not None and (self._timer is None or due < self._rings_at):
+            self._set_timer(due, now)
+        try:
+            await wire.wait()
+        finally:
+            self._waits_since = None
+        if self._end is not None:
+            raise self._end
+
+    def _set_timer(self, due: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = due
+        self._timer = self._home.loop.call_later(due - now, self._ring)
+
+    def _ring(self) -> None:
+        """A limit may have been reached; mostly something came since the timer was set, and the limit is later now."""
+        self._timer = None
+        if self._waits_since is None:
+            return
+        line, now = self._line, self._line.now()
+        idle = None if line.idle is None else self._waits_since + line.idle
+        due = _earlier(line.deadline, idle)
+        if due is None:
+            return
+        if now < due:
+            self._set_timer(due, now)
+            return
+        self._finish(line.deadline_error() if due == line.deadline else line.timeout_error())
+
     def _cut(self) -> None:
         if self._clock is None:
             self._finish(self._line.cut_error())
         elif not self._clock.expired():
-            self._clock.reschedule(self._home.loop.time())  # `begin` is waiting, and this ends its wait.
-
-    def _watch(self, answer: aiohttp.ClientResponse) -> None:
-        """Before a wait: see to it that the deadline ends it, and so does the connection."""
-        if self._deadline != self._line.deadline:
-            self._arm()
-        connection = answer.connection
-        if self._lost is None and connection is not None and connection.protocol is not None:
-            self._lost = connection.protocol.closed
-            if self._lost is not None:
-                self._lost.remove_done_callback(_hear)
-                self._lost.add_done_callback(_hear)
-                self._lost.add_done_callback(self._lose)
-
-    def _lose(self, _: asyncio.Future[None]) -> None:
-        # When chunks are malformed aiohttp hangs up, but does not tell the reader of their body.
-        content = cast("aiohttp.ClientResponse", self._answer).content
-        if self._end is None and not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("what came is no HTTP"))
-
-    def _arm(self) -> None:
-        """Have the exchange cut at the deadline of its line, which may have been moved since the last time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._deadline = self._line.deadline
-        if self._deadline is not None:
-            self._timer = self._home.loop.call_later(self._deadline - self._line.now(), self._ring)
-
-    def _ring(self) -> None:
-        if self._line.is_over():
-            self._finish(self._line.deadline_error())
-        else:
-            self._arm()
+            self._clock.reschedule(self._home.loop.time())  # It is connecting, and this ends its wait.
 
     def _finish(self, end: SabirError) -> SabirError:
         """Let go of everything, once; an answer that was not read to its end costs the connection."""
@@ -182,59 +353,94 @@ class EventfulReply:
         self._home.replies.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._lost is not None:
-            self._lost.remove_done_callback(self._lose)
-        if not self._is_read and self.wire is not None:
-            # Not politely, as aiohttp does: that waits until all is sent, and for the other side to end its TLS.
-            self.wire.abort()
-        if self._answer is not None and not self._answer.closed:
-            if self._answer.connection is not None:
-                self._answer.connection.close()
-            self._answer.close()
+        wire, answer = self._wire, self._answer
+        answer.let_go()
+        if wire is not None:
+            wire.answer = None
+            if self._is_read and answer.can_be_followed() and not wire.is_over:
+                self._home.keep(self._origin, wire)
+            else:
+                wire.abort()
+                wire.wake()
         return end
 
-    def _failure(
-        self, error: BaseException, otherwise: Callable[[Origin, BaseException | str], SabirError]
-    ) -> SabirError:
-        line = self._line
+    def _failure(self, error: OSError, otherwise: Callable[[Place, BaseException | str], SabirError]) -> SabirError:
         if self._end is not None:
             return self._end
-        if line.aborted or self._is_closed:
-            return line.cut_error()
-        if line.is_over() or type(error) is TimeoutError:
-            return line.deadline_error()
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return connect_timeout_error(self._origin, line)
-        if isinstance(error, aiohttp.ServerTimeoutError):
-            return timeout_error(line)
-        return otherwise(self._origin, _cause(error))
+        if self._line.aborted or self._is_closed:
+            return self._line.cut_error()
+        return error if isinstance(error, SabirError) else otherwise(self._origin, error)
 
 
 @final
 class Home:
     """What a transport has on one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext | None) -> None:
         self.loop = loop
         self.replies: set[EventfulReply] = set()
-        self.session = aiohttp.ClientSession(
-            connector=_Connector(
-                limit=0,
-                ssl=context,
-                resolver=_Resolver(),
-                keepalive_timeout=KEEP_IDLE_SECONDS,
-                socket_factory=_socket,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=HEADER_LIMIT,
-            max_field_size=HEADER_LIMIT,
-        )
-        # There is no public way to say it: a request is made once, and made again only by who counts attempts.
-        self.session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+        self._context = context
+        self._pools: dict[Origin, deque[Wire]] = {}
         self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return self._context or ssl_context()
+
+    def kept(self, origin: Origin) -> Wire | None:
+        """A connection that waits for work."""
+        pool = self._pools.get(origin)
+        while pool:
+            wire = pool.pop()
+            if not wire.is_over and wire.idle_since > self.loop.time() - KEEP_IDLE_SECONDS:
+                return wire
+            wire.abort()
+        return None
+
+    def keep(self, origin: Origin, wire: Wire) -> None:
+        """Take back a connection for the next request, and drop those that have been idle for too long."""
+        now = wire.idle_since = self.loop.time()
+        pool = self._pools.setdefault(origin, deque())
+        pool.append(wire)
+        while pool[0].is_over or pool[0].idle_since < now - KEEP_IDLE_SECONDS:
+            pool.popleft().abort()
+
+    async def connect(self, place: Place, limit: float | None) -> Wire:
+        """A connection to the first address that answers; those still to come each have a share of the time."""
+        end = None if limit is None else self.loop.time() + limit
+        failure = OSError("it has no address")
+        addresses = await self._addresses(place)
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            made = socket.socket(family, kind, protocol)
+            try:
+                for option in SOCKET_OPTIONS:
+                    made.setsockopt(*option)
+                made.setblocking(False)
+                share = None if end is None else max(0.0, end - self.loop.time()) / (len(addresses) - tried)
+                async with asyncio.timeout(share):
+                    await self.loop.sock_connect(made, address)
+                return (await self.loop.create_connection(functools.partial(Wire, self.loop), sock=made))[1]
+            except OSError as error:
+                made.close()
+                failure = error
+            except BaseException:
+                made.close()
+                raise
+        raise failure
+
+    async def _addresses(self, place: Place) -> list[Any]:
+        try:
+            numeric = socket.AI_NUMERICHOST
+            return list(socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=numeric))
+        except OSError:
+            pass  # It is a name.
+        found: asyncio.Future[Outcome] = self.loop.create_future()
+
+        def deliver(outcome: Outcome) -> None:
+            _call_soon(self.loop, lambda: None if found.done() else found.set_result(outcome))
+
+        resolve(place.host, place.port, deliver)
+        return list((await found).result())
 
     def do(self, action: Callable[[], object]) -> None:
         """Do something on this loop: now, if it is the one that runs here."""
@@ -247,45 +453,35 @@ class Home:
         if self._ending is None:
             self._ending = self.loop.create_task(_end(keeper))
 
+    def close(self) -> None:
+        for reply in list(self.replies):
+            reply.close()
+        for pool in self._pools.values():
+            while pool:
+                pool.pop().abort()
+
     def bury(self) -> None:
-        """Close the sockets of a loop that was closed before they were, and without the alarm of those who held them.
+        """Close the sockets of a loop that was closed before they were.
 
         All that the loop's transports still need of it is to be called back, and that can be done at once.
         """
         try:
-            _open.remove(self)
-        except KeyError:
-            return
-        connector = self.session.connector
-        connections: dict[Any, Any] = {} if connector is None else connector._conns  # pyright: ignore[reportPrivateUsage]
-        try:
             self.loop.call_soon = _call_now  # type: ignore[assignment, method-assign]
             for reply in list(self.replies):
                 reply.close_dead()
-            for kept in connections.values():
-                for protocol, _ in kept:
-                    protocol.abort()
+            for pool in self._pools.values():
+                while pool:
+                    pool.pop().abort()
         except (AttributeError, RuntimeError):
             pass  # Not a loop of the standard library: its sockets are closed when they are collected.
-        connections.clear()
-        self.session.detach()
-
-
-# Those not closed yet. They are held here, not by their transports, since aiohttp raises the alarm for a session that
-# is collected as garbage; a keeper that is collected has its loop close the session first.
-_open: set[Home] = set()
 
 
 async def _keep(home: Home) -> AsyncGenerator[None, None]:
     """Close a home when its loop ends."""
-    _open.add(home)
     try:
         yield
     finally:
-        _open.discard(home)
-        for reply in list(home.replies):
-            reply.close()
-        await home.session.close()
+        home.close()
 
 
 async def _end(keeper: AsyncGenerator[None, None]) -> None:
@@ -294,21 +490,26 @@ async def _end(keeper: AsyncGenerator[None, None]) -> None:
 
 @final
 class EventfulTransport:
-    """A session for each event loop that uses it."""
+    """Connections for each event loop that uses it."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
+    def __init__(self, network: Network = SYSTEM) -> None:
+        self._network = network
         self._homes: dict[asyncio.AbstractEventLoop, tuple[Home, AsyncGenerator[None, None]]] = {}
         self._is_closed = False
 
     async def send(self, request: HttpRequest, line: Line) -> EventfulReply:
-        origin, _ = locate(request.url)
-        head = headers(request, origin)
+        origin, target = locate(request.url)
+        proxy = self._network.http_proxy_for(origin)
+        head = headers(request, origin, proxy)
         if self._is_closed:
             raise ClosedError("this client has been closed")
         kept = self._homes.get(asyncio.get_running_loop()) or await self._settle()
         reply = EventfulReply(kept[0], origin, line)
-        await reply.begin(request, head)
+        is_forwarded = proxy is not None and origin.scheme == "http"
+        await reply.begin(request, f"http://{origin.authority}{target}" if is_forwarded else target, head, proxy)
+        if proxy is not None and is_forwarded and reply.status == WANTS_CREDENTIALS:
+            reply.close()
+            raise proxy_error(proxy, origin, reply.status)
         return reply
 
     def close(self) -> None:
@@ -321,96 +522,21 @@ class EventfulTransport:
                 home.do(functools.partial(home.end, keeper))
 
     async def _settle(self) -> tuple[Home, AsyncGenerator[None, None]]:
-        for home in list(_open):
-            if home.loop.is_closed():
-                home.bury()
-        for loop in list(self._homes):
+        for loop, (home, _) in list(self._homes.items()):
             if loop.is_closed():
+                home.bury()
                 self._homes.pop(loop, None)
-        home = Home(asyncio.get_running_loop(), self._context or ssl_context())
+        home = Home(asyncio.get_running_loop(), self._network.context)
         keeper = _keep(home)
         await anext(keeper)
         self._homes[home.loop] = home, keeper
         return home, keeper
 
 
-# The reply for which this task is asking aiohttp for a connection.
-_beginning: contextvars.ContextVar[EventfulReply] = contextvars.ContextVar("sabir_beginning")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells a reply which connection it has; aiohttp keeps that to itself until the answer comes."""
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        connection = await super().connect(req, traces, timeout)
-        _beginning.get().wire = connection.transport
-        return connection
-
-
-class _Resolver(AbstractResolver):
-    """Looks up names on threads that nobody waits for; aiohttp's own are the loop's executor's."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[Outcome] = loop.create_future()
-
-        def deliver(outcome: Outcome) -> None:
-            _call_soon(loop, lambda: None if found.done() else found.set_result(outcome))
-
-        resolve(host, port, deliver)
-        return [
-            ResolveResult(hostname=host, host=address[0], port=port, family=kind, proto=protocol, flags=0)
-            for kind, _, protocol, _, address in (await found).result()
-        ]
-
-    async def close(self) -> None:
-        pass
-
-
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    made = socket.socket(*address[:3])
-    try:
-        for option in SOCKET_OPTIONS:
-            made.setsockopt(*option)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _body(body: bytes) -> bytes | io.BytesIO | None:
-    return io.BytesIO(body) if len(body) > LARGE_BODY else body or None
-
-
-def _unread(content: aiohttp.StreamReader) -> bytes:
-    """What had arrived before the connection broke; aiohttp withholds it once it has an error to report."""
-    content.set_exception(cast("BaseException", None))
-    return content.read_nowait()
-
-
-def _cause(error: BaseException) -> BaseException | str:
-    """What went wrong, in words without the URL, which aiohttp likes to quote and in which a key may stand."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return error.certificate_error
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.message
-    if isinstance(error, (aiohttp.ClientPayloadError, UnicodeError)):
-        return str(error)
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    return "the connection was closed" if isinstance(error, aiohttp.ServerDisconnectedError) else type(error).__name__
-
-
-def _hear(closed: asyncio.Future[None]) -> None:
-    """An error that nobody asks a future for is logged."""
-    if not closed.cancelled():
-        closed.exception()
+def _earlier(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
