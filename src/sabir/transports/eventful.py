@@ -17,7 +17,7 @@ from typing import Any, cast, final
 
 from ..errors import ClosedError, SabirError
 from ..requests import HttpRequest
-from ..runtime import Line, Outcome
+from ..runtime import Line, Outcome, fulfil
 from . import (
     KEEP_IDLE_SECONDS,
     SOCKET_OPTIONS,
@@ -49,8 +49,8 @@ HIGH_WATER = 4 * PIECE_SIZE
 class Wire(asyncio.Protocol):
     """A connection. It has one answer at a time, and at most one who waits for it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._layers: list[Tls] = []
         self._waiter: asyncio.Future[None] | None = None
         self._unread = 0
@@ -62,6 +62,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.raw = cast("asyncio.Transport", transport)
+        self._home.wires.add(self)
 
     def data_received(self, data: bytes) -> None:
         is_over = False
@@ -84,6 +85,7 @@ class Wire(asyncio.Protocol):
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._home.wires.discard(self)
         self._is_held_up = False
         self._end(exc)
 
@@ -111,19 +113,20 @@ class Wire(asyncio.Protocol):
 
     def take(self) -> bytes:
         """What has come of the answer's body."""
-        self._unread = 0
-        if not self.is_over:
+        if self._unread > HIGH_WATER and not self.is_over:
             self.raw.resume_reading()
+        self._unread = 0
         return cast("Answer", self.answer).take()
 
     def wait(self) -> asyncio.Future[None]:
         """Something to wait for: bytes, room for bytes, the end."""
-        waiter = self._waiter = self._loop.create_future()
+        waiter = self._waiter = self._home.loop.create_future()
         return waiter
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            fulfil(self._waiter, None)
+            self._waiter = None
 
     def abort(self) -> None:
         """Close without a word: not politely, which would wait until all is sent and the other side has answered."""
@@ -136,7 +139,7 @@ class Wire(asyncio.Protocol):
             return
         self.answer.feed(data)
         self._unread += len(data)
-        if self._unread > HIGH_WATER and self.answer.has_head and not self.is_over:
+        if self._unread > HIGH_WATER and not self.is_over:
             self.raw.pause_reading()
 
     def _write(self, data: bytes, depth: int) -> None:
@@ -169,7 +172,7 @@ class EventfulReply:
         self._origin = origin
         self._line = line
         self._wire: Wire | None = None
-        self._answer = Answer()
+        self._answer: Answer | None = None
         self._clock: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
@@ -185,21 +188,21 @@ class EventfulReply:
         try:
             self._line.hold(self.close)
             wire = self._wire = self._home.kept(self._origin) or await self._connected(proxy)
-            await self._ask(wire, request, target, head)
+            answer = await self._ask(wire, request, target, head)
         except OSError as error:
             raise self._finish(self._failure(error, connect_error)) from None
         except BaseException as error:
             self._finish(error if isinstance(error, SabirError) else self._line.cut_error())
             raise
-        self.status = self._answer.status
-        self.headers = merged(self._answer.headers)
+        self.status = answer.status
+        self.headers = merged(answer.headers)
 
     async def read_some(self) -> bytes:
         if self._is_read:
             return b""
         if self._end is not None:
             raise self._end
-        answer, wire = self._answer, cast("Wire", self._wire)
+        answer, wire = cast("Answer", self._answer), cast("Wire", self._wire)
         try:
             while not (data := wire.take()):
                 if answer.is_whole:
@@ -280,7 +283,7 @@ class EventfulReply:
         if not 200 <= answer.status < 300:
             raise proxy_error(proxy, self._origin, answer.status)
 
-    async def _ask(self, wire: Wire, request: HttpRequest, target: str, head: list[tuple[str, str]]) -> None:
+    async def _ask(self, wire: Wire, request: HttpRequest, target: str, head: list[tuple[str, str]]) -> Answer:
         answer = self._answer = wire.answer = Answer(has_body=request.method != "HEAD")
         start = request_head(request.method, target, head)
         if len(request.body) <= PIECE_SIZE:
@@ -301,6 +304,7 @@ class EventfulReply:
             if wire.is_over:
                 raise wire.failure or OSError("the connection was closed")
             await self._wait(wire)
+        return answer
 
     async def _wait(self, wire: Wire) -> None:
         """Wait until the wire has something new, as long as the line allows."""
@@ -354,10 +358,11 @@ class EventfulReply:
         if self._timer is not None:
             self._timer.cancel()
         wire, answer = self._wire, self._answer
-        answer.let_go()
+        if answer is not None:
+            answer.let_go()
         if wire is not None:
             wire.answer = None
-            if self._is_read and answer.can_be_followed() and not wire.is_over:
+            if self._is_read and answer is not None and answer.can_be_followed() and not wire.is_over:
                 self._home.keep(self._origin, wire)
             else:
                 wire.abort()
@@ -379,6 +384,7 @@ class Home:
     def __init__(self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext | None) -> None:
         self.loop = loop
         self.replies: set[EventfulReply] = set()
+        self.wires: set[Wire] = set()
         self._context = context
         self._pools: dict[Origin, deque[Wire]] = {}
         self._ending: asyncio.Task[None] | None = None
@@ -419,7 +425,7 @@ class Home:
                 share = None if end is None else max(0.0, end - self.loop.time()) / (len(addresses) - tried)
                 async with asyncio.timeout(share):
                     await self.loop.sock_connect(made, address)
-                return (await self.loop.create_connection(functools.partial(Wire, self.loop), sock=made))[1]
+                return (await self.loop.create_connection(functools.partial(Wire, self), sock=made))[1]
             except OSError as error:
                 made.close()
                 failure = error
@@ -437,7 +443,7 @@ class Home:
         found: asyncio.Future[Outcome] = self.loop.create_future()
 
         def deliver(outcome: Outcome) -> None:
-            _call_soon(self.loop, lambda: None if found.done() else found.set_result(outcome))
+            _call_soon(self.loop, lambda: fulfil(found, outcome))
 
         resolve(place.host, place.port, deliver)
         return list((await found).result())
@@ -456,9 +462,7 @@ class Home:
     def close(self) -> None:
         for reply in list(self.replies):
             reply.close()
-        for pool in self._pools.values():
-            while pool:
-                pool.pop().abort()
+        self._abort_wires()
 
     def bury(self) -> None:
         """Close the sockets of a loop that was closed before they were.
@@ -469,11 +473,15 @@ class Home:
             self.loop.call_soon = _call_now  # type: ignore[assignment, method-assign]
             for reply in list(self.replies):
                 reply.close_dead()
-            for pool in self._pools.values():
-                while pool:
-                    pool.pop().abort()
+            self._abort_wires()
         except (AttributeError, RuntimeError):
             pass  # Not a loop of the standard library: its sockets are closed when they are collected.
+
+    def _abort_wires(self) -> None:
+        # All of them: one that an interrupt took from its reply is in no pool either.
+        self._pools.clear()
+        for wire in list(self.wires):
+            wire.abort()
 
 
 async def _keep(home: Home) -> AsyncGenerator[None, None]:
