@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -149,6 +150,7 @@ def test_only_a_refused_request_overflows_by_its_words():
     assert type(provider_error(500, {}, error("context window crashed"))) is ServerError
 
 
+RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordings"
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
@@ -168,12 +170,18 @@ DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
         ({"retry-after": "Wed, 21 Oct 2026 09:28:30 +0200", "date": DATE}, 30.0),
         ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": DATE}, 0.0),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 -0000", "date": DATE}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 -0000", "date": DATE}, 30.0),
+        ({"retry-after": "Wednesday, 21-Oct-26 07:28:30 GMT", "date": DATE}, 30.0),
+        ({"retry-after": "Wed Oct 21 07:28:30 2026", "date": DATE}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "today"}, None),
         ({"retry-after": "soon", "date": DATE}, None),
         ({"retry-after": "", "date": DATE}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "-5"}, None),
+        ({"retry-after-ms": "12.5"}, 0.0125),
+        ({"retry-after": "7, 7"}, None),
         ({"retry-after": "Wed, 21 Oct 99999 07:28:30 GMT", "date": DATE}, None),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 +999999999999", "date": DATE}, None),
     ],
@@ -181,6 +189,81 @@ DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 def test_the_wait_a_server_asks_for_needs_no_clock(headers, seconds):
     assert retry_after(headers) == seconds
     assert provider_error(429, headers, error()).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        # As they were recorded from OpenAI, Groq and Azure, Anthropic, Hugging Face, Together and OpenRouter.
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "120ms"}, 0.12),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2m59.56s"}, 179.56),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "0"}, 0.0),
+        (
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-10-21T07:28:30Z",
+                "date": DATE,
+            },
+            30.0,
+        ),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "19"}, 19.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2"}, 2.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1792567710000", "date": DATE}, 30.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1792567710", "date": DATE}, 30.0),
+        # Of several the longest that is used up.
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1h1m1s1ms",
+                "x-ratelimit-remaining-input-images": "49999",
+                "x-ratelimit-reset-input-images": "9h",
+            },
+            3661.001,
+        ),
+        # One that does not say what remains counts where the status is 429.
+        ({"x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-ratelimit-remaining-requests": "many", "x-ratelimit-reset-requests": "1s"}, None),
+        ({"x-ratelimit-remaining-requests": "4999", "x-ratelimit-reset-requests": "12ms"}, None),
+        # What is asked for in so many words comes first; what cannot be read is as good as not said.
+        ({"retry-after": "3", "x-ratelimit-reset-requests": "1s"}, 3.0),
+        ({"retry-after-ms": "20", "x-ratelimit-reset-requests": "1s"}, 0.02),
+        ({"retry-after": "soon", "x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-ratelimit-reset-requests": "X-RATELIMIT-RESET-REQUESTS-XXX"}, None),
+        ({"x-ratelimit-reset-requests": ""}, None),
+        ({"x-ratelimit-reset-requests": "1s1h"}, None),
+        ({"x-ratelimit-reset-requests": "-1s"}, None),
+        ({"x-ratelimit-reset-requests": "2026-10-21T07:28:30Z"}, None),
+        ({"x-ratelimit-reset-requests": "2026-10-21T07:28:30", "date": DATE}, 30.0),
+        ({"x-ratelimit-reset-requests": "2026-10-21T07:27:30Z", "date": DATE}, 0.0),
+        ({"x-ratelimit-reset-requests": "9" * 15, "date": DATE}, None),
+        ({"x-ratelimit-reset-requests": "9" * 400, "date": DATE}, None),
+    ],
+)
+def test_limits_that_are_used_up_say_how_long_to_wait(headers, seconds):
+    assert retry_after(headers, 429) == (seconds if seconds is None else pytest.approx(seconds))
+    assert provider_error(429, headers, error()).retry_after == retry_after(headers, 429)
+
+
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"there are no recordings at {RECORDINGS}")
+def test_every_reset_that_was_recorded_is_understood():
+    resets: set[str] = set()
+    for path in RECORDINGS.glob("*.jsonl"):
+        for line in path.read_text("utf-8").splitlines():
+            headers = (json.loads(line).get("response") or {}).get("headers") or {}
+            resets.update(value for name, value in headers.items() if "ratelimit" in name and "reset" in name)
+    understood = {value: retry_after({"x-ratelimit-reset": value, "date": DATE}, 429) for value in resets}
+    assert len(understood) > 50
+    # Some recorders write this in the place of what they hide.
+    assert all("RATELIMIT" in value for value, wait in understood.items() if wait is None)
+
+
+def test_a_limit_that_may_not_be_used_up_says_nothing_of_other_failures():
+    for status in (None, 400, 500, 503):
+        assert retry_after({"x-ratelimit-reset-requests": "1s"}, status) is None
+    assert retry_after({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2"}, 503) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -225,8 +308,12 @@ odd = st.recursive(
 @given(
     st.sampled_from([None, 200, 400, 404, 429, 500, 503, 999]),
     st.dictionaries(
-        st.sampled_from(["retry-after", "retry-after-ms", "date", "x-request-id"]),
-        st.text(max_size=8) | st.sampled_from(["nan", "-inf", "1e999", DATE, f"{DATE[:-3]}+99999999999999"]),
+        st.sampled_from(
+            [*("retry-after", "retry-after-ms", "date", "x-request-id"), "x-ratelimit-reset", "x-ratelimit-remaining"]
+        ),
+        st.text(max_size=8)
+        | st.text("0123456789.dhms", max_size=12)
+        | st.sampled_from(["nan", "-inf", "1e999", "9" * 14, DATE, f"{DATE[:-3]}+99999999999999", "0001-01-01T00Z"]),
     ),
     st.binary(max_size=40)
     | odd.map(lambda value: json.dumps(value).encode())

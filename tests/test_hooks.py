@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from fakes import Waiting
 
 from sabir import CallEnded, CallStarted, ConfigurationError, EngineError, FirstToken, Hook, ToolCall, aio, user
 from sabir.deltas import Finish, Head
-from sabir.testing import Scripted
+from sabir.testing import Scripted, VirtualClock
 
 
 class Recorder(Hook):
@@ -85,16 +84,15 @@ async def test_a_turn_of_several_rounds_is_one_call(surface):
 
 
 async def test_the_first_token_is_told_with_the_time_it_took(surface):
-    hook = Recorder()
+    hook, clock = Recorder(), VirtualClock()
     engine = Scripted(ToolCall(name="slow", input="{}"), "done")
 
     def slow() -> None:
-        time.sleep(0.05)
+        clock.advance(50)
 
-    response = await surface.client(engine, hooks=[hook], tools=[slow]).ask("?")
-    assert response.timings.first_token < 0.05 <= response.timings.total
-    assert hook.events[1].seconds == response.timings.first_token
-    assert hook.end.seconds >= 0.05
+    response = await surface.client(engine, hooks=[hook], tools=[slow], runtime_wrappers=[clock]).ask("?")
+    assert response.timings.first_token == hook.events[1].seconds == 0
+    assert response.timings.total == hook.end.seconds == 50
 
 
 async def test_an_answer_without_content_has_no_first_token(surface):

@@ -7,6 +7,7 @@ import base64
 import functools
 import gc
 import logging
+import pickle
 import sys
 import threading
 from dataclasses import dataclass
@@ -1050,3 +1051,15 @@ async def test_an_answer_that_could_not_be_held_against_its_schema_says_so(surfa
 async def test_an_answer_is_held_against_a_ready_schema(surface):
     with pytest.raises(StructuredOutputError, match="integer"):
         await surface.client(Scripted('{"n": "no number"}')).ask("?", schema=READY)
+
+
+async def test_an_error_has_the_warnings_that_came_before_it(surface, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(StructuredOutputError) as caught:
+        await surface.client(Scripted("no JSON")).ask("?", schema=READY)
+    (notice,) = caught.value.warnings
+    assert "was not held against the schema" in str(notice)
+    assert pickle.loads(pickle.dumps(caught.value)).warnings == caught.value.warnings
+    with pytest.raises(EngineError) as caught:
+        await surface.client(Scripted(EngineError("down"))).ask("?")
+    assert caught.value.warnings == ()

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .messages import Message
-    from .requests import Attempt
+    from .requests import Attempt, Notice
 
 
 class SabirWarning(UserWarning):
@@ -44,7 +44,8 @@ class SabirError(Exception):
 
     Fields, each None where unknown: `provider`, `model`, `status` (HTTP), `code` (the provider's own),
     `request_id`, `retry_after` (seconds), `body` (the answer's text), `partial` (the unfinished message);
-    `retryable` says whether the same call may succeed later, `attempts` lists the requests already made.
+    `retryable` says whether the same call may succeed later, `attempts` lists the requests already made, `warnings`
+    what did not go as asked before it failed.
     """
 
     retryable = False
@@ -63,6 +64,7 @@ class SabirError(Exception):
         attempts: tuple[Attempt, ...] = (),
         body: str | None = None,
         partial: Message | None = None,
+        warnings: tuple[Notice, ...] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -77,6 +79,7 @@ class SabirError(Exception):
         self.attempts = attempts
         self.body = body
         self.partial = partial
+        self.warnings = warnings
 
     def __str__(self) -> str:
         return self.message

@@ -161,6 +161,7 @@ class Turn(Generic[T]):
             error.model = error.model or self._request.model
             if error.partial is None:
                 error.partial = self._partial()
+            error.warnings = tuple(self.exchange.notices)
         self.exchange.line.abort()
         self._settle(None, error)
 

@@ -7,9 +7,10 @@ The shapes are those of the recorded error bodies: `{"error": {...}}`, `{"error"
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 from ..errors import (
@@ -60,6 +61,15 @@ _BY_CODE: dict[str, type[ProviderError]] = {
 _OVERFLOW = re.compile(r"(?:maximum context length|available context size|context window|prompt is too long)", re.I)
 _LIMIT = re.compile(r"(?:context length is|context size \(|> ?|limit of )\s*(\d[\d,]{0,15})", re.I)
 _PROMPT = re.compile(r"(?:requested(?: about)?|resulted in|request \(|prompt is too long:)\s*(\d[\d,]{0,15})", re.I)
+# When a limit on the rate is no longer used up: in "6m0s" or "20ms" (OpenAI, Groq), at a moment (Anthropic), in seconds
+# (Hugging Face, Together), or in thousandths of those since 1970 (OpenRouter).
+_DURATION = re.compile(
+    r"(?=.)(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?(?:(\d{1,9}(?:\.\d{1,9})?)ms)?",
+    re.ASCII,
+)
+_UNITS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
+_SINCE_1970 = 1e9
+_MILLISECONDS_SINCE_1970 = 1e11
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
 
 
@@ -92,7 +102,7 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
         # llama.cpp's code is the status once more, and its type says what happened.
         code=next((code for code in codes if code != str(status)), codes[0] if codes else None),
         request_id=request_id(headers),
-        retry_after=retry_after(headers),
+        retry_after=retry_after(headers, status),
         # An empty account is told like a rate limit, but no waiting fills it.
         retryable=(kind.retryable or status in (408, 409)) and "insufficient_quota" not in codes,
         body=text[:10_000],
@@ -145,25 +155,74 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in _REQUEST_IDS if name in headers), None)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the provider asks to wait, from `retry-after-ms` or `retry-after` (RFC 9110, 10.2.3).
+def retry_after(headers: Mapping[str, str], status: int | None = None) -> float | None:
+    """Seconds the provider asks to wait: `retry-after-ms`, else `retry-after` (RFC 9110, 10.2.3), else its rate limits.
 
-    A date is measured from the answer's own `date`, so that no clock is needed and none can be wrong.
+    Of these the longest that is used up counts; where it is not said which is, any of an answer 429. A moment is
+    measured from the answer's own `date`, so that no clock is needed and none can be wrong.
     """
-    try:
-        if 0 < (milliseconds := float(headers.get("retry-after-ms", "0"))) < inf:
-            return milliseconds / 1000
-    except ValueError:
-        pass
+    for wait in (_milliseconds(headers), _retry_after(headers), _reset_of_limits(headers, status)):
+        if wait is not None:
+            return wait
+    return None
+
+
+def _milliseconds(headers: Mapping[str, str]) -> float | None:
+    # Azure sends a 0 beside a `retry-after: 1`.
+    return (_plain_number(headers.get("retry-after-ms", "")) or 0) / 1000 or None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "")
     try:
         return max(0.0, seconds) if isfinite(seconds := float(value)) else None
     except ValueError:
-        pass
+        return _seconds_until(_http_date(value), headers)
+
+
+def _reset_of_limits(headers: Mapping[str, str], status: int | None) -> float | None:
+    waits: list[float] = []
+    for name, value in headers.items():
+        if "ratelimit" not in name or "reset" not in name:
+            continue
+        remaining = headers.get(name.replace("reset", "remaining"))
+        is_used_up = status == 429 if remaining is None else _plain_number(remaining) == 0
+        if is_used_up and (wait := _reset(value, headers)) is not None:
+            waits.append(wait)
+    return max(waits, default=None)
+
+
+def _reset(value: str, headers: Mapping[str, str]) -> float | None:
+    if (number := _plain_number(value)) is not None:
+        if number < _SINCE_1970:
+            return number
+        since = number / 1000 if number >= _MILLISECONDS_SINCE_1970 else number
+        return _seconds_until(_moment(datetime.fromtimestamp, since, UTC), headers)
+    if (parts := _DURATION.fullmatch(value)) is not None:
+        return sum(float(part) * unit for part, unit in zip(parts.groups(default="0"), _UNITS, strict=True))
+    return _seconds_until(_moment(datetime.fromisoformat, value), headers)
+
+
+def _seconds_until(moment: datetime | None, headers: Mapping[str, str]) -> float | None:
+    date = _http_date(headers.get("date", ""))
+    return None if moment is None or date is None else max(0.0, (moment - date).total_seconds())
+
+
+def _http_date(value: str) -> datetime | None:
+    return _moment(parsedate_to_datetime, value)
+
+
+def _moment(read: Callable[..., datetime], *args: Any) -> datetime | None:
+    """A moment, if it is one; without a zone it is UTC, as in all of HTTP."""
     try:
-        return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds())
-    except (ValueError, KeyError, TypeError, OverflowError):
+        moment = read(*args)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
         return None
+
+
+def _plain_number(value: str) -> float | None:
+    return float(value) if re.fullmatch(r"\d{1,15}(?:\.\d{1,9})?", value, re.ASCII) else None
 
 
 def _kind(status: int | None, codes: list[str], message: str) -> type[ProviderError]:

@@ -1,8 +1,11 @@
-"""For the tests of programs that use Sabir: a model that says what it is told to, and a guard against the network.
+"""For the tests of programs that use Sabir: a model that says what it is told to, recordings, faults, a clock.
 
     engine = Scripted("Hello!", ToolCall(name="get_weather", input='{"city": "Oslo"}'), "Sunny.")
     with engine:                       # fails if an answer was never asked for
         client = sabir.Client(engine)
+
+The others are wrappers for a client's settings. `recorded_http` and `VirtualClock`, like `Faults` with those of
+`sabir.testing.faults`, go to `runtime_wrappers`; `recorded_answers` goes to `model_wrappers`.
 
 `pytest_plugins = ["sabir.testing.plugin"]` in a conftest.py brings the fixture `no_network`.
 """
@@ -20,8 +23,25 @@ from ..messages import Text as TextPart
 from ..requests import Request
 from ..runtime import Line
 from ..usage import Usage
+from . import faults
+from .answers import RecordAnswers, ReplayAnswers, recorded_answers
+from .cassettes import RecordHttp, ReplayHttp, recorded_http
+from .clock import VirtualClock
+from .faults import Faults
 
-__all__ = ["Answer", "Scripted"]
+__all__ = [
+    "Answer",
+    "Faults",
+    "RecordAnswers",
+    "RecordHttp",
+    "ReplayAnswers",
+    "ReplayHttp",
+    "Scripted",
+    "VirtualClock",
+    "faults",
+    "recorded_answers",
+    "recorded_http",
+]
 
 Answer = str | Part | Message | list[Delta] | Exception
 
