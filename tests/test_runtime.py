@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 from fakes import ChatServer
+from servers import until
 
 import sabir
 from sabir import ClosedError, DeadlineExceeded, SabirWarning, ToolCall, aio
 from sabir.runtime import Blocking, Eventful, Line, run
-from sabir.testing import Scripted
+from sabir.testing import Scripted, VirtualClock
 
 TESTS = Path(__file__).parent
 
@@ -483,6 +484,52 @@ async def test_gather_lets_every_job_end_and_raises_the_first_failure_in_order(s
     assert sorted(ended) == ["early", "late", "works"]
 
 
+async def test_what_a_job_held_is_free_when_it_is_done(surface):
+    class Holder:
+        async def job(self) -> int:
+            return 1
+
+    holder = Holder()
+    mark = weakref.ref(holder)
+    gc.disable()
+    try:
+        assert await runtime_of(surface).gather([holder.job, holder.job], Line()) == [1, 1]
+        del holder
+        assert await surface.in_thread(lambda: until(lambda: mark() is None, 1))
+    finally:
+        gc.enable()
+
+
+def test_threads_that_send_first_at_the_same_time_share_one_transport():
+    made: list[Any] = []
+    everyone = threading.Barrier(3)
+
+    class Transport:
+        def __init__(self) -> None:
+            self.is_closed, self.sent = False, 0
+
+        async def send(self, *_: Any) -> Any:
+            self.sent += 1
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    def make() -> Any:
+        everyone.wait(5)
+        made.append(Transport())
+        return made[-1]
+
+    runtime: Any = Blocking(make)
+    threads = [threading.Thread(target=lambda: run(lambda: runtime.send(None, None))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert sorted((each.sent, each.is_closed) for each in made) == [(0, True), (0, True), (3, False)]
+    runtime.close()
+    assert all(each.is_closed for each in made)
+
+
 async def test_call_takes_functions_of_both_colours_and_their_arguments(surface):
     runtime = runtime_of(surface)
 
@@ -758,14 +805,16 @@ def test_the_error_of_a_wait_says_what_ran_out():
 
 
 async def test_the_deadline_covers_the_model_and_not_the_tools(surface):
+    clock = VirtualClock()
+
     def slow() -> str:
-        time.sleep(0.3)
+        clock.advance(300)
         return "done"
 
-    client = surface.client(Scripted(call("slow"), call("slow"), "Fine."), tools=[slow], timeout=0.25)
-    response = await client.ask("?")
+    script = Scripted(call("slow"), call("slow"), "Fine.")
+    response = await surface.client(script, tools=[slow], timeout=250, runtime_wrappers=[clock]).ask("?")
     assert response.text == "Fine."
-    assert response.timings.total >= 0.6
+    assert response.timings.total == 600
 
 
 async def test_a_deadline_that_passes_is_said(surface):
@@ -781,8 +830,9 @@ async def test_a_deadline_that_passes_is_said(surface):
 
 
 async def test_the_deadline_of_a_stream_begins_with_its_first_chunk(surface):
-    stream = surface.client(Scripted("one two"), timeout=0.15).stream("?")
-    time.sleep(0.2)  # noqa: ASYNC251 - both surfaces are to lose this time
+    clock = VirtualClock()
+    stream = surface.client(Scripted("one two"), timeout=150, runtime_wrappers=[clock]).stream("?")
+    clock.advance(200)
     assert [chunk.content async for chunk in stream] == ["one ", "two", ""]
 
 

@@ -115,7 +115,8 @@ class Line:
         """The error for a wait that took longer than `left()` allowed."""
         if self.aborted:
             return self.cut_error()
-        if self.is_over():
+        # A clock may be a moment early: without another limit it was the deadline.
+        if self.is_over() or self.idle is None:
             return self.deadline_error()
         return DeadlineExceeded(f"the other side was silent for {self.idle:g} s (idle_timeout)")
 
@@ -129,8 +130,11 @@ class Line:
 class Reply(Protocol):
     """An answer whose body has not been read. Header names are in lower case."""
 
-    status: int
-    headers: Mapping[str, str]
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     async def read_some(self) -> bytes:
         """The next bytes of the body as they come, b"" at its end. Nothing is decompressed."""
@@ -223,11 +227,10 @@ class _World:
     def __init__(self, transport: Callable[[], Transport]) -> None:
         self._make_transport = transport
         self._transport: Transport | None = None
+        self._made: dict[str, Transport] = {}
 
     async def send(self, request: HttpRequest, line: Line) -> Reply:
-        if self._transport is None:
-            self._transport = self._make_transport()
-        return await self._transport.send(request, line)
+        return await (self._transport or self._first_transport()).send(request, line)
 
     def now(self) -> float:
         return time.monotonic()
@@ -238,6 +241,14 @@ class _World:
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def _first_transport(self) -> Transport:
+        # Several threads may each make one here; `setdefault` keeps the first, and the others carry nothing.
+        fresh = self._make_transport()
+        transport = self._transport = self._made.setdefault("kept", fresh)
+        if transport is not fresh:
+            fresh.close()
+        return transport
 
 
 @final
@@ -317,9 +328,11 @@ class Eventful(_World):
         was_cut: asyncio.Future[None] = loop.create_future()
 
         def cut() -> None:
-            _call_soon(loop, lambda: None if was_cut.done() else was_cut.set_result(None))
+            _call_soon(loop, lambda: fulfil(was_cut, None))
 
         tasks = [loop.create_task(job()) for job in jobs]
+        for task in tasks:
+            task.add_done_callback(_forget)  # What it raises is told below, or is nobody's any more.
         line.hold(cut)
         try:
             left: set[asyncio.Future[Any]] = set(tasks)
@@ -330,10 +343,9 @@ class Eventful(_World):
                 raise line.cut_error()
         finally:
             line.release(cut)
-            # One that is deaf to its cancellation is left behind, and what it raises then is nobody's any more.
+            # One that is deaf to its cancellation is left behind.
             if unfinished := [task for task in tasks if not task.done()]:
                 for task in unfinished:
-                    task.add_done_callback(_forget)
                     task.cancel()
                 await asyncio.sleep(0)
         for failed in tasks:
@@ -386,6 +398,8 @@ class Eventful(_World):
 
         line.hold(cut)
         try:
+            if line.aborted:
+                raise line.cut_error()
             async with asyncio.timeout(max(0.0, seconds)):
                 await woken.wait()
         except TimeoutError:
@@ -399,13 +413,9 @@ class Eventful(_World):
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[Outcome] = loop.create_future()
 
-        def deliver(outcome: Outcome) -> None:
-            if not arrived.done():
-                arrived.set_result(outcome)
-
         def work() -> None:
             outcome = Outcome.of(lambda: function(*args, **kwargs))
-            _call_soon(loop, lambda: deliver(outcome))
+            _call_soon(loop, lambda: fulfil(arrived, outcome))
 
         _spawn(work)
         return (await arrived).result()
@@ -591,6 +601,14 @@ def _cancelled_itself() -> RuntimeError:
     return RuntimeError("the function cancelled itself")
 
 
+def fulfil(future: asyncio.Future[T], result: T) -> None:
+    """Give a future its result, unless it is over. To ask it first is not enough: Ctrl-C may cancel its task then."""
+    try:
+        future.set_result(result)
+    except asyncio.InvalidStateError:
+        pass
+
+
 def _forget(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
@@ -631,15 +649,18 @@ class _Spawner:
     def _start_all(self, wanted: _Inbox) -> None:
         while True:
             work = wanted.get()
+            # In an inbox, since a thread holds its arguments for as long as it lives.
+            inbox = _Inbox()
+            inbox.put(work)
             try:
-                threading.Thread(target=self._work, args=(work,), name="sabir-worker", daemon=True).start()
+                threading.Thread(target=self._work, args=(inbox,), name="sabir-worker", daemon=True).start()
             except RuntimeError:
                 # The system has no thread left: better one after the other than not at all.
                 work()
-            del work
+            del work, inbox
 
-    def _work(self, work: Callable[[], None]) -> None:
-        inbox, idle = _Inbox(), self._idle
+    def _work(self, inbox: _Inbox) -> None:
+        idle, work = self._idle, inbox.get()
         while True:
             work()
             del work

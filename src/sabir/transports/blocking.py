@@ -351,7 +351,7 @@ class BlockingTransport:
         if pool is None:
             pool = self._pools.setdefault(origin, deque())
         # In one C call, so that an interrupt finds it with the one or with the other.
-        pool.extend(map(_taken_from, (held,)))
+        pool.extend(map(list[Connection].pop, (held,)))
         _drop_older(pool, now - KEEP_IDLE_SECONDS)
         if self._is_closed:
             self._drop_kept()
@@ -491,9 +491,6 @@ def _is_ready(wire: socket.socket, seconds: float | None, *, to_write: bool) -> 
         poll.register(wire, select.POLLOUT if to_write else select.POLLIN)
         return bool(poll.poll(None if seconds is None else seconds * 1000))
     return any(select.select([] if to_write else [wire], [wire] if to_write else [], [wire], seconds))
-
-
-_taken_from = cast("Callable[[list[Connection]], Connection]", list.pop)
 
 
 def _drop_older(pool: deque[Connection], moment: float) -> None:
