@@ -27,6 +27,10 @@ settings.n_ctx, settings.n_parallel, settings.kv_unified = 0, 4, False
 settings.n_batch = settings.n_ubatch = 512
 settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
 settings.verbosity, settings.warmup, settings.ui, settings.endpoint_slots = -1, False, False, True
+if "embedding" in sys.argv[3:]:
+    # With a cache for each sequence, means of a batch would differ from those of its texts alone.
+    settings.embedding, settings.kv_unified = True, True
+    settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 server = xllamacpp.Server(settings)
 print(server.listening_address, flush=True)
 sys.stdin.read()
@@ -52,9 +56,12 @@ def with_context(folder: Path, length: int) -> Path:
 
 
 @contextmanager
-def llama_server(path: Path, key: str) -> Iterator[str]:
-    """The address of llama.cpp's HTTP server, in a process of its own, on loopback and behind a key."""
-    command = [sys.executable, "-c", _SERVER, str(path), key]
+def llama_server(path: Path, key: str, *switches: str) -> Iterator[str]:
+    """The address of llama.cpp's HTTP server, in a process of its own, on loopback and behind a key.
+
+    With the switch "embedding" it makes embeddings instead of answers.
+    """
+    command = [sys.executable, "-c", _SERVER, str(path), key, *switches]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             address = process.stdout.readline().strip()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .chat import Chat
     from .chunks import Phase, StreamChunk
     from .client import Client, ask
+    from .embeddings import Embedding, Embeddings
     from .errors import (
         AuthenticationError,
         BadRequestError,
@@ -96,6 +97,8 @@ __all__ = [
     "ContentFilterError",
     "ContextOverflowError",
     "DeadlineExceeded",
+    "Embedding",
+    "Embeddings",
     "EngineError",
     "FallbackExhaustedError",
     "Explanation",
@@ -157,6 +160,8 @@ _HOMES = {
     "StreamChunk": "chunks",
     "Client": "client",
     "ask": "client",
+    "Embedding": "embeddings",
+    "Embeddings": "embeddings",
     "AuthenticationError": "errors",
     "BadRequestError": "errors",
     "BudgetExceeded": "errors",

@@ -17,21 +17,34 @@ import msgspec
 
 from .chat import AsyncChat, Chat, ChatBody, chat_settings
 from .credentials import find_key
+from .dialects import EmbeddingRequest
+from .embeddings import Embedder, Embedding, EmbeddingCall, Embeddings, checked_texts
 from .engines import Engine
 from .errors import ClosedError, ConfigurationError, UnsupportedError
 from .hooks import Hooks
 from .messages import Audio, Image, Message
-from .model import Exchange, Local, Model, Remote
-from .options import Call, Settings, checked_options, merged, phases_of, policy, seconds, whole
+from .model import Endpoint, Exchange, Local, Model, Remote
+from .options import (
+    Call,
+    EmbeddingOptions,
+    Settings,
+    checked_options,
+    encoding,
+    merged,
+    phases_of,
+    policy,
+    seconds,
+    whole,
+)
 from .prompts import Prompt, as_messages
-from .providers import ModelString, check_base_url, has_provider, is_same_server, parse_model
+from .providers import PROVIDERS, ModelString, check_base_url, has_provider, is_same_server, parse_model
 from .requests import Explanation, Notice, OutputSchema, Request, Response, Secret
 from .retry import Retry
 from .runtime import Blocking, Eventful, Line, Runtime, Transport, awaitable, blocking
 from .schema import Schema, schema_of
 from .strict_json import decode_json
 from .tools import Toolbox
-from .transports import Network, blocking_transport, eventful_transport
+from .transports import Network, blocking_transport, eventful_transport, network_of
 from .turn import Turn, awaitable_stream, blocking_stream, paired
 from .version import __version__
 
@@ -60,6 +73,7 @@ class _Target(msgspec.Struct, frozen=True):
     dialect: str
     model: Model
     is_remote: bool = False
+    embedder: Embedder | None = None
     capabilities: frozenset[str] | None = None
     notice: Notice | None = None
     defaults: Mapping[str, Any] = {}
@@ -102,8 +116,9 @@ class ClientBody:
         self._on_unsupported = policy(options.pop("on_unsupported", "warn"))
         self._hooks = Hooks(options.pop("hooks", ()))
         self._tools = Toolbox(options.pop("tools", ()))
-        network = Network(options.pop("ssl_context", None))
-        self._runtime = runtime(options.pop("transport", None), network)
+        transport = options.pop("transport", None)
+        told = {name: options.pop(name) for name in ("ssl_context", "ca_file", "proxy") if name in options}
+        self._runtime = runtime(transport, network_of(transport, **told))
         for wrap in options.pop("runtime_wrappers", ()):
             self._runtime = wrap(self._runtime)
         self._model_wrappers = tuple(options.pop("model_wrappers", ()))
@@ -114,7 +129,8 @@ class ClientBody:
         self._engines: list[Engine] = []
         # Weak, so that a turn whose reader an interrupt took away is as good as dropped.
         # A plain dict, since it is copied while other threads add to it, which a WeakSet does not bear.
-        self._live: dict[int, weakref.ref[Turn[Any]]] = {}
+        self._live: dict[int, weakref.ref[Turn[Any] | EmbeddingCall]] = {}
+        self._dimensions: dict[str, int] = {}
         self._is_closed = False
         listed = self._listed(models)
         self._models = tuple(target.name for target in listed)
@@ -236,6 +252,74 @@ class ClientBody:
         http, notices = plan.target.model.explain(request)
         return Explanation(plan.target.name, http.method, http.url, dict(http.headers), decode_json(http.body), notices)
 
+    # A str is a sequence of str too, and the first of the two is meant then.
+    @overload
+    async def embed(self, texts: str, **options: Unpack[EmbeddingOptions]) -> Embedding: ...  # type: ignore[overload-overlap]
+    @overload
+    async def embed(self, texts: Sequence[str], **options: Unpack[EmbeddingOptions]) -> Embeddings: ...
+    async def embed(self, texts: str | Sequence[str], **options: Unpack[EmbeddingOptions]) -> Embedding | Embeddings:
+        """Turn a text into its vector, or a list of texts into the list of theirs, in the same order.
+
+        More texts than the provider takes at once are sent in several requests at the same time. There is a vector
+        for every text, or an error; for `[]` nothing is sent. For the rest see `EmbeddingOptions`.
+
+        Raises:
+            SabirError: one of the family in `sabir.errors`, and nothing else.
+        """
+        embeddings = await self._embedded(checked_texts(texts), options)
+        return embeddings.only() if isinstance(texts, str) else embeddings
+
+    async def embed_batch(self, texts: Sequence[str], **options: Unpack[EmbeddingOptions]) -> Embeddings:
+        """Turn a list of texts into the list of their vectors: `embed`, where it is to be a list always."""
+        if isinstance(texts, str):
+            raise ConfigurationError("embed_batch takes a list of texts; for a single one there is embed")
+        return await self._embedded(checked_texts(texts), options)
+
+    async def embedding_dim(self, model: str | None = None) -> int:
+        """How long the vectors of a model are; where that is not known, it is asked to embed a word, once."""
+        target, embedder = self._embedding_target(model)
+        known = embedder.dialect.dimensions_of.get(target.id) or self._dimensions.get(target.name)
+        if known is None:
+            vector = await self.embed("dimensions", model=model)
+            known = self._dimensions[target.name] = len(vector)
+        return known
+
+    async def _embedded(self, texts: tuple[str, ...], options: EmbeddingOptions) -> Embeddings:
+        if self._is_closed:
+            raise ClosedError("this client has been closed; make a new one")
+        checked = checked_options(options, EmbeddingOptions)
+        target, embedder = self._embedding_target(checked.pop("model", None))
+        # Of the client's own options only these say something of an embedding; `extra` is of its conversations' format.
+        own: dict[str, Any] = {name: self._options.get(name) for name in ("user", "headers")}
+        if (dimensions := checked.get("dimensions")) is not None:
+            whole(dimensions, "dimensions", 1)
+        encoding(checked.get("encoding_format"))
+        if not texts:
+            return Embeddings((), model=target.id)
+        line = Line(idle=self._idle_timeout, connect=self._connect_timeout, now=self._runtime.now)
+        call = EmbeddingCall(
+            embedder=embedder,
+            runtime=self._runtime,
+            name=target.name,
+            request=EmbeddingRequest(model=target.id, inputs=texts, **merged(own, checked)),
+            exchange=Exchange(line, self._on_unsupported),
+            timeout=self._timeout,
+            hooks=self._hooks.snapshot(),
+        )
+        self._keep(call)
+        return await call.vectors()
+
+    def _embedding_target(self, model: str | None) -> tuple[_Target, Embedder]:
+        target = self._default if model is None else self._target(model)
+        if target.embedder is None:
+            known = ", ".join(sorted(name for name, row in PROVIDERS.items() if row.embeddings is not None))
+            raise UnsupportedError(
+                f"{target.name} makes no embeddings; name a model of a provider that does, as in "
+                f"model='openai:text-embedding-3-small'. There are: {known}",
+                model=target.name,
+            )
+        return target, target.embedder
+
     def _planned(
         self, messages: tuple[Message, ...], layers: Sequence[Mapping[str, Any]], schema: Any, is_stream: bool
     ) -> _Plan:
@@ -266,8 +350,8 @@ class ClientBody:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
         self._is_closed = True
         for mark in tuple(self._live.values()):
-            if (turn := mark()) is not None:
-                turn.end()
+            if (call := mark()) is not None:
+                call.end()
         while self._engines:
             self._engines.pop().close()
         self._runtime.close()
@@ -277,9 +361,9 @@ class ClientBody:
         if hasattr(self, "_default"):
             self.close()
 
-    def _keep(self, turn: Turn[Any]) -> None:
-        live, key = self._live, id(turn)
-        live[key] = weakref.ref(turn, lambda _: live.pop(key, None))
+    def _keep(self, call: Turn[Any] | EmbeddingCall) -> None:
+        live, key = self._live, id(call)
+        live[key] = weakref.ref(call, lambda _: live.pop(key, None))
 
     def _listed(self, models: Models) -> tuple[_Target, ...]:
         notice = None
@@ -317,10 +401,20 @@ class ClientBody:
                 return msgspec.structs.replace(default, name=name, id=text, capabilities=None)
         named = parse_model(text)
         row = named.provider
-        is_remote = row.engine is None
-        model = self._wrapped(self._remote(named) if is_remote else self._local(named))
+        endpoint = self._endpoint(named) if row.engine is None else None
+        model = self._local(named) if endpoint is None else self._remote(named, endpoint)
+        embedder = None
+        if endpoint is not None and row.embeddings is not None:
+            embedder = Embedder(row.embeddings, endpoint, self._runtime, self._max_attempts)
         return _Target(
-            str(named), named.id, row.dialect.name, model, is_remote, named.capabilities, defaults=row.defaults or {}
+            str(named),
+            named.id,
+            row.dialect.name,
+            self._wrapped(model),
+            endpoint is not None,
+            embedder,
+            named.capabilities,
+            defaults=row.defaults or {},
         )
 
     def _engine_target(self, engine: Engine) -> _Target:
@@ -336,15 +430,18 @@ class ClientBody:
             model = wrap(model, self._runtime)
         return model
 
-    def _remote(self, named: ModelString) -> Model:
+    def _remote(self, named: ModelString, endpoint: Endpoint) -> Model:
+        remote = Remote(named.provider.dialect, endpoint, self._runtime)
+        return Retry(remote, self._runtime, self._max_attempts)
+
+    def _endpoint(self, named: ModelString) -> Endpoint:
         row = named.provider
         # The client's own address and key are for the server it was made with, and for no other.
         own_provider, own_address = self._own_server or (None, None)
         base_url = named.base_url or (self._base_url if row.name == own_provider else None)
         is_own = row.name == own_provider and is_same_server(base_url or str(row.url), str(own_address))
         key = find_key(row, base_url, self._api_key if is_own else None)
-        remote = Remote(row.name, row.dialect, base_url or cast("str", row.url), key, self._runtime, _USER_AGENT)
-        return Retry(remote, self._runtime, self._max_attempts)
+        return Endpoint(row.name, base_url or cast("str", row.url), key, self._runtime, _USER_AGENT)
 
     def _local(self, named: ModelString) -> Model:
         if named.provider.name == (self._own_server or ("",))[0] and (self._base_url or self._api_key):
@@ -401,7 +498,7 @@ class _Handle:
 class Client(_Handle):
     """A handle on one or several models. Stateless: every call stands alone; `chat()` begins a conversation.
 
-    Nothing is connected, loaded or read from disk here; the first call does that.
+    Nothing is connected or loaded here, and nothing read from disk but a `ca_file`; the first call does that.
     """
 
     def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
@@ -416,6 +513,9 @@ class Client(_Handle):
 
     ask = blocking(ClientBody.ask)
     stream = blocking_stream(ClientBody.open_stream)
+    embed = blocking(ClientBody.embed)
+    embed_batch = blocking(ClientBody.embed_batch)
+    embedding_dim = blocking(ClientBody.embedding_dim)
 
     def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> Chat:
         """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
@@ -438,6 +538,9 @@ class AsyncClient(_Handle):
 
     ask = awaitable(ClientBody.ask)
     stream = awaitable_stream(ClientBody.open_stream)
+    embed = awaitable(ClientBody.embed)
+    embed_batch = awaitable(ClientBody.embed_batch)
+    embedding_dim = awaitable(ClientBody.embedding_dim)
 
     def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> AsyncChat:
         """Begin a conversation, or go on with one; `options` are the defaults of its calls."""

@@ -6,10 +6,11 @@ What needs to understand the exchange (retries, caches, budgets) wraps a `Model`
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from typing import Literal, Protocol, final
+from typing import Literal, Protocol, TypeVar, final
 
+from .compression import decompressed
 from .credentials import Key
 from .deltas import Delta
 from .dialects import Dialect
@@ -29,7 +30,10 @@ from .errors import (
 from .requests import Attempt, HttpRequest, Notice, Request
 from .runtime import Line, Reply, Runtime
 
+Asked = TypeVar("Asked")
+
 OnUnsupported = Literal["warn", "raise", "ignore"]
+DecodeError = Callable[[int, Mapping[str, str], bytes], SabirError]
 
 MAX_ERROR_BODY = 1 << 20
 MAX_ANSWER = 1 << 28
@@ -75,29 +79,97 @@ class Model(Protocol):
 
 
 @final
-class Remote:
-    """A model behind HTTP."""
+class Endpoint:
+    """Where a provider is asked, and with which key: one request at a time, whatever it is about."""
 
-    def __init__(
-        self, provider: str, dialect: Dialect, url: str, key: Key | None, runtime: Runtime, user_agent: str
-    ) -> None:
+    def __init__(self, provider: str, url: str, key: Key | None, runtime: Runtime, user_agent: str) -> None:
         self._provider = provider
-        self._dialect = dialect
         self._url = url.rstrip("/")
         self._key = key
         self._runtime = runtime
         self._headers = (("user-agent", user_agent), *((key.header(),) if key else ()))
 
-    async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
+    async def send(self, http: HttpRequest, exchange: Exchange, decode_error: DecodeError) -> Reply:
+        """Send a request, its url relative to the address; of the reply, the body has not been read.
+
+        Raises:
+            SabirError: no answer began, or it is an error.
+        """
         exchange.request_id = None
+        reply = await self._runtime.send(self._addressed(http), exchange.line)
         try:
-            http, notices = _encoded(self._dialect, request)
+            exchange.request_id = request_id(reply.headers)
+            reply = decompressed(reply)
+            if (refusal := await self._refusal(reply, decode_error)) is not None:
+                raise refusal
+        except BaseException:
+            reply.close()
+            raise
+        return reply
+
+    async def fetch(self, http: HttpRequest, exchange: Exchange, decode_error: DecodeError) -> bytes:
+        """Send a request and read its whole answer."""
+        reply = await self.send(http, exchange, decode_error)
+        try:
+            return await _read_all(reply, MAX_ANSWER)
+        finally:
+            reply.close()
+
+    def shown(self, http: HttpRequest) -> HttpRequest:
+        """The request as it would be sent, without its key."""
+        sent = self._addressed(http)
+        names = {self._key.header()[0]} if self._key else set[str]()
+        headers = tuple((name, "…" if name in names else value) for name, value in sent.headers)
+        return HttpRequest(sent.method, sent.url, headers, sent.body)
+
+    def told(self, error: SabirError, model: str, exchange: Exchange) -> SabirError:
+        """The error with all that is known here, and without the key should a server have repeated it."""
+        error.provider = error.provider or self._provider
+        error.model = error.model or model
+        error.request_id = error.request_id or exchange.request_id
+        if self._key is not None:
+            error.message = self._key.removed_from(error.message)
+            error.args = (error.message,)
+            error.body = error.body and self._key.removed_from(error.body)
+            error.code = error.code and self._key.removed_from(error.code)
+        # Without the frames below: reports show variables, bodies are among them, and servers repeat keys.
+        return error.with_traceback(None)
+
+    def _addressed(self, http: HttpRequest) -> HttpRequest:
+        own = {name.lower() for name, _ in http.headers}
+        # A header of the caller's takes the place of ours, never of the key.
+        key = self._key.header()[0] if self._key else None
+        ours = tuple(header for header in self._headers if header[0] not in own or header[0] == key)
+        theirs = tuple(header for header in http.headers if header[0].lower() != key)
+        return HttpRequest(http.method, self._url + http.url, (*ours, *theirs), http.body)
+
+    async def _refusal(self, reply: Reply, decode_error: DecodeError) -> SabirError | None:
+        if 200 <= reply.status < 300:
+            return None
+        if 300 <= reply.status < 400:
+            return BadRequestError(
+                f"{self._url} answered with a redirect (HTTP {reply.status}), which is never followed, since the key "
+                "would go along; set base_url to the final address",
+                status=reply.status,
+            )
+        return decode_error(reply.status, reply.headers, await _read_all(reply, MAX_ERROR_BODY))
+
+
+@final
+class Remote:
+    """A model behind HTTP."""
+
+    def __init__(self, dialect: Dialect, endpoint: Endpoint, runtime: Runtime) -> None:
+        self._dialect = dialect
+        self._endpoint = endpoint
+        self._runtime = runtime
+
+    async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
+        try:
+            http, notices = encoded(self._dialect.encode_request, request)
             exchange.report(notices)
-            reply = await self._runtime.send(self._addressed(http), exchange.line)
+            reply = await self._endpoint.send(http, exchange, self._dialect.decode_error)
             try:
-                exchange.request_id = request_id(reply.headers)
-                if (refusal := await self._refusal(reply)) is not None:
-                    raise refusal
                 if "event-stream" in reply.headers.get("content-type", "") or _is_unlabelled_stream(request, reply):
                     async with aclosing(self._streamed(reply, exchange.line)) as batches:
                         async for batch in batches:
@@ -108,35 +180,11 @@ class Remote:
             finally:
                 reply.close()
         except SabirError as error:
-            # Without the frames below: reports show variables, bodies are among them, and servers repeat keys.
-            raise self._told(error, request, exchange).with_traceback(None) from None
+            raise self._endpoint.told(error, request.model, exchange) from None
 
     def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
-        http, notices = _encoded(self._dialect, request)
-        sent = self._addressed(http)
-        names = {self._key.header()[0]} if self._key else set[str]()
-        headers = tuple((name, "…" if name in names else value) for name, value in sent.headers)
-        return HttpRequest(sent.method, sent.url, headers, sent.body), notices
-
-    def _addressed(self, http: HttpRequest) -> HttpRequest:
-        own = {name.lower() for name, _ in http.headers}
-        # A header of the caller's takes the place of ours, never of the key.
-        key = self._key.header()[0] if self._key else None
-        ours = tuple(header for header in self._headers if header[0] not in own or header[0] == key)
-        theirs = tuple(header for header in http.headers if header[0].lower() != key)
-        return HttpRequest(http.method, self._url + http.url, (*ours, *theirs), http.body)
-
-    async def _refusal(self, reply: Reply) -> SabirError | None:
-        if 200 <= reply.status < 300:
-            return None
-        if 300 <= reply.status < 400:
-            return BadRequestError(
-                f"{self._url} answered with a redirect (HTTP {reply.status}), which is never followed, since the key "
-                "would go along; set base_url to the final address",
-                status=reply.status,
-            )
-        body = await _read_all(reply, MAX_ERROR_BODY)
-        return self._dialect.decode_error(reply.status, reply.headers, body)
+        http, notices = encoded(self._dialect.encode_request, request)
+        return self._endpoint.shown(http), notices
 
     async def _streamed(self, reply: Reply, line: Line) -> AsyncGenerator[list[Delta], None]:
         decoder = self._dialect.decoder()
@@ -163,18 +211,6 @@ class Remote:
         finally:
             line.deadline = deadline
 
-    def _told(self, error: SabirError, request: Request, exchange: Exchange) -> SabirError:
-        """The error with all that is known here, and without the key should a server have repeated it."""
-        error.provider = error.provider or self._provider
-        error.model = error.model or request.model
-        error.request_id = error.request_id or exchange.request_id
-        if self._key is not None:
-            error.message = self._key.removed_from(error.message)
-            error.args = (error.message,)
-            error.body = error.body and self._key.removed_from(error.body)
-            error.code = error.code and self._key.removed_from(error.code)
-        return error
-
 
 @final
 class Local:
@@ -189,7 +225,7 @@ class Local:
     async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
         try:
             if self._dialect is not None:
-                exchange.report(_encoded(self._dialect, request)[1])
+                exchange.report(encoded(self._dialect.encode_request, request)[1])
             async with aclosing(self._runtime.pull(lambda: self._engine.deltas(request, exchange.line))) as deltas:
                 async for delta in deltas:
                     yield [delta]
@@ -206,13 +242,20 @@ class Local:
     def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         if self._dialect is None:
             raise UnsupportedError(f"{self._provider} is an engine without a wire format: there is nothing to show")
-        http, notices = _encoded(self._dialect, request)
+        http, notices = encoded(self._dialect.encode_request, request)
         return HttpRequest("CALL", f"{self._provider}:{http.url}", http.headers, http.body), notices
 
 
-def _encoded(dialect: Dialect, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+def encoded(
+    encode: Callable[[Asked], tuple[HttpRequest, tuple[Notice, ...]]], request: Asked
+) -> tuple[HttpRequest, tuple[Notice, ...]]:
+    """What `encode` makes of a request.
+
+    Raises:
+        ConfigurationError: the request holds something that is no JSON.
+    """
     try:
-        return dialect.encode_request(request)
+        return encode(request)
     except SabirError:
         raise
     except (TypeError, ValueError) as error:

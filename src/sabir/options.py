@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
 
 from .chunks import Phase
+from .dialects import EncodingFormat
 from .errors import ConfigurationError
 from .hooks import Hook
 from .media import ImageSource
@@ -32,9 +34,19 @@ class Settings(Options, total=False):
     `max_attempts` is the most requests made for one answer. `on_unsupported` says what becomes of an option that the
     provider cannot express: a Python warning, an error, or only a line in `response.warnings`.
 
-    `ssl_context` takes the place of the system's certificates. `transport` is what carries HTTP instead of our own; it
-    is closed with the client. `runtime_wrappers` and `model_wrappers` are put around the runtime and around every
-    model, in this order: the last is the outermost. A model's wrapper is given the runtime too.
+    `proxy` is the URL of a proxy for every server, `http://user:password@host:port` or https, and False is none. Unset
+    or None is what the environment says when the client is made: HTTPS_PROXY, HTTP_PROXY, else ALL_PROXY, except for
+    the servers of this machine and those that NO_PROXY names: hosts with all below them, addresses, blocks like
+    10.0.0.0/8, each with a port if need be, or `*`. Lower case goes first, an empty variable says nothing, and
+    HTTP_PROXY is not believed in a CGI program.
+
+    `ca_file` is a PEM file of certificates that are trusted beside the system's (SSL_CERT_FILE takes their place);
+    it is read at once. `ssl_context` takes the place of both and is used as it is, not copied and not changed: its
+    ALPN, if any, has to be http/1.1.
+
+    `transport` is what carries HTTP instead of our own, with a network of its own; it is closed with the client.
+    `runtime_wrappers` and `model_wrappers` are put around the runtime and around every model, in this order: the last
+    is the outermost. A model's wrapper is given the runtime too.
     """
 
     base_url: str | None
@@ -47,6 +59,8 @@ class Settings(Options, total=False):
     on_unsupported: OnUnsupported
     tools: Iterable[AnyTool]
     max_tool_rounds: int
+    proxy: str | Literal[False] | None
+    ca_file: str | os.PathLike[str] | None
     ssl_context: ssl.SSLContext | None
     transport: Transport | None
     runtime_wrappers: Iterable[RuntimeWrapping]
@@ -66,6 +80,22 @@ class Call(Options, total=False):
     images: Iterable[ImageSource]
     tools: Iterable[AnyTool] | None
     max_tool_rounds: int | None
+
+
+class EmbeddingOptions(TypedDict, total=False):
+    """What one call of `embed` may set.
+
+    `model` is a model string or another id of the same provider, `dimensions` the length the vectors are to have.
+    `encoding_format` says how they travel, where a server understands only one way: "float" or "base64"; the vectors
+    are the same. `extra` and `headers` go to the wire as they are.
+    """
+
+    model: str | None
+    dimensions: int | None
+    encoding_format: EncodingFormat | None
+    user: str | None
+    extra: Mapping[str, Any] | None
+    headers: Mapping[str, str] | None
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +169,13 @@ def whole(value: Any, name: str, least: int) -> int:
     """A whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} is a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def encoding(value: Any) -> Any:
+    """How vectors are to travel, or None for the provider's way."""
+    if value is not None and value not in get_args(EncodingFormat):
+        raise ConfigurationError(f"encoding_format is one of {', '.join(get_args(EncodingFormat))}, not {value!r}")
     return value
 
 

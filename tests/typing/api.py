@@ -7,6 +7,7 @@ from typing import Any, assert_type
 
 import sabir
 from sabir import aio
+from sabir.testing import Faults, Scripted, VirtualClock, faults, recorded_answers, recorded_http
 
 
 @dataclass
@@ -25,12 +26,22 @@ def blocking() -> None:
         for chunk in stream:
             assert_type(chunk, sabir.StreamChunk)
     assert_type(stream.response, sabir.Response[Invoice])
+    assert_type(client.embed("…"), sabir.Embedding)
+    assert_type(client.embed(["…"], dimensions=256, encoding_format="base64"), sabir.Embeddings)
+    assert_type(client.embed_batch(("…",)), sabir.Embeddings)
+    assert_type(client.embedding_dim(), int)
+    vector: list[float] = client.embed("…")
+    vectors: list[list[float]] = client.embed(["…"])
+    vectors.append(vector)
     chat = client.chat(system="…", tools=[print])
     assert_type(chat, sabir.Chat)
     assert_type(chat("…", schema=Invoice).parsed, Invoice)
     assert_type(chat.stream("…"), sabir.Stream[None])
     assert_type(chat.messages, tuple[sabir.Message, ...])
     assert_type(chat.fork(), sabir.Chat)
+    with recorded_http("…") as http, recorded_answers("…") as answers:
+        plan = Faults(faults.Refuse(), None, faults.Status(429, retry_after=2))
+        sabir.Client(Scripted("…"), runtime_wrappers=[VirtualClock(), plan, http], model_wrappers=[answers])
 
 
 async def awaitable() -> None:
@@ -41,6 +52,10 @@ async def awaitable() -> None:
             async for chunk in stream:
                 assert_type(chunk, sabir.StreamChunk)
         assert_type(stream.response, sabir.Response[Invoice])
+        assert_type(await client.embed("…", model="openai:text-embedding-3-small"), sabir.Embedding)
+        assert_type(await client.embed(["…"]), sabir.Embeddings)
+        assert_type(await client.embed_batch(["…"]), sabir.Embeddings)
+        assert_type(await client.embedding_dim("openai:text-embedding-3-small"), int)
         chat = client.chat(system="…")
         assert_type((await chat("…")).parsed, None)
         assert_type(chat.stream("…"), aio.Stream[None])

@@ -1,18 +1,22 @@
 """Wire formats, one file each: bytes to values and back, without I/O, clock or chance.
 
-`Dialect` is what the rooms above know of a format. A dialect is a frozen dataclass whose fields are the known quirks of
-the servers that speak it.
+`Dialect` is what the rooms above know of a format of conversations, `EmbeddingDialect` of one of embeddings. A dialect
+is a frozen dataclass whose fields are the known quirks of the servers that speak it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+
+import msgspec
 
 from ..deltas import Assembler, Delta
 from ..errors import ProviderError, SabirError
+from ..messages import ProviderState
 from ..requests import HttpRequest, Notice, Request, Response, Timings
 from ..strict_json import is_array, is_object
+from ..usage import NOTHING, Usage
 
 
 class Decoder(Protocol):
@@ -105,6 +109,81 @@ class Dialect(Protocol):
     def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The same of an answer's body."""
         ...
+
+
+EncodingFormat: TypeAlias = Literal["float", "base64"]
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is to be embedded, and how. None is unset.
+
+    `inputs` are texts; a client of ours may also send what some servers take in their place, lists of token ids and
+    objects (images). `encoding_format` is how vectors travel and changes nothing in them. `extra` and `headers` go to
+    the wire as they are, `state` is what a decoded request said beyond these words.
+    """
+
+    model: str
+    inputs: tuple[str | list[int] | dict[str, Any], ...]
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    encoding_format: EncodingFormat | None = None
+    user: str | None = None
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    state: ProviderState | None = None
+
+
+class EmbeddingResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One vector for each input, in the order of the inputs."""
+
+    vectors: list[list[float]]
+    usage: Usage = NOTHING
+    model: str | None = None
+    encoding_format: EncodingFormat = "float"
+    state: ProviderState | None = None
+
+
+class EmbeddingDialect(Protocol):
+    """A wire format of embeddings, both halves. See `Dialect` for what the methods of the same names promise."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_inputs(self) -> int | None:
+        """The most inputs that a request may have; None is no limit."""
+        ...
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The most bytes of text that a request may have, all its inputs together; one longer input goes alone."""
+        ...
+
+    @property
+    def dimensions_of(self) -> Mapping[str, int]:
+        """The length of a model's vectors, where it is known."""
+        ...
+
+    def encode_request(self, request: EmbeddingRequest) -> tuple[HttpRequest, tuple[Notice, ...]]: ...
+
+    def decode_answer(self, body: bytes) -> EmbeddingResponse:
+        """An answer, its vectors in the order of the inputs, whatever the order in which they came.
+
+        Raises:
+            SabirError: the body is no answer, a vector is none or has come twice, or an error sent with status 200.
+        """
+        ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError: ...
+
+    def decode_request(self, body: bytes) -> EmbeddingRequest: ...
+
+    def encode_response(self, response: EmbeddingResponse) -> bytes: ...
+
+    def encode_error(self, error: SabirError) -> tuple[int, bytes]: ...
+
+    def canonical_request(self, body: dict[str, Any]) -> dict[str, Any]: ...
+
+    def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]: ...
 
 
 def response_of(dialect: str, deltas: Iterable[Delta]) -> Response[None]:
