@@ -21,7 +21,9 @@ from .dialects import EmbeddingRequest
 from .embeddings import Embedder, Embedding, EmbeddingCall, Embeddings, checked_texts
 from .engines import Engine
 from .errors import ClosedError, ConfigurationError, UnsupportedError
+from .handover import sendable
 from .hooks import Hooks
+from .loops import AnyLoop
 from .messages import Audio, Image, Message
 from .model import Endpoint, Exchange, Local, Model, Remote
 from .options import (
@@ -40,12 +42,12 @@ from .prompts import Prompt, as_messages
 from .providers import PROVIDERS, ModelString, check_base_url, has_provider, is_same_server, parse_model
 from .requests import Explanation, Notice, OutputSchema, Request, Response, Secret
 from .retry import Retry
-from .runtime import Blocking, Eventful, Line, Runtime, Transport, awaitable, blocking
+from .runtime import Blocking, Line, Runtime, awaitable, blocking
 from .schema import Schema, schema_of
 from .strict_json import decode_json
 from .tools import Toolbox
-from .transports import Network, blocking_transport, eventful_transport, network_of
-from .turn import Turn, awaitable_stream, blocking_stream, paired
+from .transports import Network, blocking_transport, check_transport, eventful_transport, network_of, runs_on_trio
+from .turn import Turn, awaitable_stream, blocking_stream
 from .version import __version__
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ class _Target(msgspec.Struct, frozen=True):
     name: str
     id: str
     dialect: str
+    maker: str
     model: Model
     is_remote: bool = False
     embedder: Embedder | None = None
@@ -98,7 +101,7 @@ class ClientBody:
     def __init__(
         self,
         models: Models,
-        runtime: Callable[[Transport | None, Network], Runtime],
+        runtime: Callable[[Any, Network], Runtime],
         settings: Settings,
     ) -> None:
         options = checked_options(settings, Settings)
@@ -117,7 +120,7 @@ class ClientBody:
         self._hooks = Hooks(options.pop("hooks", ()))
         self._tools = Toolbox(options.pop("tools", ()))
         transport = options.pop("transport", None)
-        told = {name: options.pop(name) for name in ("ssl_context", "ca_file", "proxy") if name in options}
+        told = {name: options.pop(name) for name in ("ssl_context", "ca_file", "proxy", "http2") if name in options}
         self._runtime = runtime(transport, network_of(transport, **told))
         for wrap in options.pop("runtime_wrappers", ()):
             self._runtime = wrap(self._runtime)
@@ -230,6 +233,7 @@ class ClientBody:
             model=plan.target.model,
             name=plan.target.name,
             dialect=plan.target.dialect,
+            maker=plan.target.maker,
             request=plan.request,
             exchange=exchange,
             timeout=self._timeout,
@@ -248,8 +252,9 @@ class ClientBody:
         options: dict[str, Any] = dict(call)
         messages = as_messages(prompt, options.pop("images", ()), options.pop("system", None))
         plan = self._planned(messages, (options,), schema, stream)
-        request = msgspec.structs.replace(plan.request, messages=paired(plan.request.messages))
-        http, notices = plan.target.model.explain(request)
+        fit, dropped = sendable(plan.request.messages, plan.target.maker)
+        http, notices = plan.target.model.explain(msgspec.structs.replace(plan.request, messages=fit))
+        notices = (*dropped, *notices)
         return Explanation(plan.target.name, http.method, http.url, dict(http.headers), decode_json(http.body), notices)
 
     # A str is a sequence of str too, and the first of the two is meant then.
@@ -410,10 +415,11 @@ class ClientBody:
             str(named),
             named.id,
             row.dialect.name,
+            row.name if endpoint is None else endpoint.server,
             self._wrapped(model),
-            endpoint is not None,
-            embedder,
-            named.capabilities,
+            is_remote=endpoint is not None,
+            embedder=embedder,
+            capabilities=named.capabilities,
             defaults=row.defaults or {},
         )
 
@@ -421,7 +427,7 @@ class ClientBody:
         if not callable(getattr(engine, "deltas", None)):
             raise ConfigurationError(f"a model is named by a string or is an engine, not {type(engine).__name__}")
         name = getattr(engine, "name", type(engine).__name__)
-        target = _Target(name, name, name, self._wrapped(Local(name, None, engine, self._runtime)))
+        target = _Target(name, name, name, name, self._wrapped(Local(name, None, engine, self._runtime)))
         self._targets[name] = target
         return target
 
@@ -452,12 +458,14 @@ class ClientBody:
         return Local(named.provider.name, named.provider.dialect, engine, self._runtime)
 
 
-def _blocking_runtime(transport: Transport | None, network: Network) -> Runtime:
+def _blocking_runtime(transport: Any, network: Network) -> Runtime:
+    check_transport(transport, is_awaitable=False)
     return Blocking(lambda: blocking_transport(transport, network))
 
 
-def _eventful_runtime(transport: Transport | None, network: Network) -> Runtime:
-    return Eventful(lambda: eventful_transport(transport, network))
+def _eventful_runtime(transport: Any, network: Network) -> Runtime:
+    check_transport(transport, is_awaitable=True)
+    return AnyLoop(lambda: eventful_transport(transport, network), sends_on_trio=runs_on_trio(transport))
 
 
 class _Handle:
@@ -590,7 +598,7 @@ _told: list[bool] = []
 class _Shared:
     """What `sabir.ask` asks: clients that live as long as the process, one for each value of SABIR_MODEL."""
 
-    def __init__(self, runtime: Callable[[Transport | None, Network], Runtime]) -> None:
+    def __init__(self, runtime: Callable[[Any, Network], Runtime]) -> None:
         self._runtime = runtime
         self._bodies: dict[str | None, ClientBody] = {}
 

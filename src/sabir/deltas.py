@@ -7,6 +7,7 @@ fit instead of guessing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -118,8 +119,9 @@ Delta: TypeAlias = Head | Open | Text | Blob | Note | State | Close | Count | Fi
 class Assembler:
     """The sum of deltas. One owner; `add` in order, then read. Costs the same per delta however long the message."""
 
-    def __init__(self, dialect: str) -> None:
+    def __init__(self, dialect: str, maker: str | None = None) -> None:
         self._dialect = dialect
+        self._maker = maker
         self._drafts: list[_Draft] = []
         self._state: dict[str, Any] = {}
         self.id: str | None = None
@@ -181,14 +183,17 @@ class Assembler:
         return Message(
             "assistant",
             tuple(
-                draft.part(self._dialect, self.model)
+                draft.part(self._kept)
                 for draft in self._drafts
                 if draft.opening.choice == choice and not (is_partial and draft.is_nameless)
             ),
             id=self.id,
             model=self.model,
-            state=_state(self._dialect, self.model, self._state),
+            state=self._kept(self._state),
         )
+
+    def _kept(self, state: dict[str, Any]) -> ProviderState | None:
+        return ProviderState(self._dialect, dict(state), self.model, self._maker) if state else None
 
     def _draft(self, part: int) -> _Draft:
         if not 0 <= part < len(self._drafts):
@@ -240,8 +245,8 @@ class _Draft:
             self.text = [final]
         self.closed = True
 
-    def part(self, dialect: str, model: str | None) -> Part:
-        state = _state(dialect, model, self.state)
+    def part(self, kept: Callable[[dict[str, Any]], ProviderState | None]) -> Part:
+        state = kept(self.state)
         text = _joined(self.text)
         notes = tuple(self.notes)
         match self.opening.kind:
@@ -271,10 +276,6 @@ class _Draft:
 def _check_choice(choice: int) -> None:
     if not 0 <= choice < MAX_CHOICES:
         raise StreamProtocolError(f"an answer is numbered {choice}; no call is given {MAX_CHOICES} of them")
-
-
-def _state(dialect: str, model: str | None, value: dict[str, Any]) -> ProviderState | None:
-    return ProviderState(dialect, dict(value), model) if value else None
 
 
 def _units(text: str) -> bytes:

@@ -20,11 +20,15 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 class ProviderState(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """An opaque value handed back byte for byte to the dialect (and model) that made it, and to nobody else."""
+    """An opaque value handed back byte for byte to the dialect and `maker` of it, and to nobody else.
+
+    `maker` is the server, or engine, whose answer it came with; None if that is not known.
+    """
 
     dialect: str
     value: Any
     model: str | None = None
+    maker: str | None = None
 
 
 class _Part(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Literal, Protocol, TypeVar, final
+from urllib.parse import urlsplit
 
 from .compression import decompressed
 from .credentials import Key
@@ -88,6 +89,11 @@ class Endpoint:
         self._key = key
         self._runtime = runtime
         self._headers = (("user-agent", user_agent), *((key.header(),) if key else ()))
+
+    @property
+    def server(self) -> str:
+        """Who answers there: host and port."""
+        return urlsplit(self._url).netloc
 
     async def send(self, http: HttpRequest, exchange: Exchange, decode_error: DecodeError) -> Reply:
         """Send a request, its url relative to the address; of the reply, the body has not been read.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final
@@ -20,6 +20,7 @@ from . import deltas
 from .chunks import Phase, StreamChunk
 from .deltas import Assembler, FinishReason
 from .errors import ClosedError, SabirError, StreamInterrupted, StructuredOutputError
+from .handover import sendable
 from .hooks import CallEnded, CallStarted, FirstToken, Hook, tell
 from .messages import Message, Part, ToolCall, ToolResult
 from .model import Exchange, Model
@@ -48,6 +49,7 @@ class Turn(Generic[T]):
         model: Model,
         name: str,
         dialect: str,
+        maker: str,
         request: Request,
         exchange: Exchange,
         timeout: float | None,
@@ -65,14 +67,17 @@ class Turn(Generic[T]):
         self._model = model
         self._name = name
         self._dialect = dialect
-        self._request = msgspec.structs.replace(request, messages=paired(request.messages))
+        self._maker = maker
+        fit, notices = sendable(request.messages, maker)
+        self._request = msgspec.structs.replace(request, messages=fit)
+        exchange.notices += notices
         self._tools = tools
         self._schema = schema
         self._max_tool_rounds = max_tool_rounds
         self._include = include
         self._hooks = hooks
         self._when_over = when_over
-        self._assembler = Assembler(dialect)
+        self._assembler = Assembler(dialect, maker)
         self._usage: Usage = NOTHING
         self._is_counted = True
         self._added: tuple[Message, ...] = ()
@@ -205,7 +210,7 @@ class Turn(Generic[T]):
     async def _answer(self) -> AsyncGenerator[list[StreamChunk], None]:
         """One answer of the model, added up in `_assembler`."""
         iteration = self._iteration
-        assembler = self._assembler = Assembler(self._dialect)
+        assembler = self._assembler = Assembler(self._dialect, self._maker)
         self._is_counted = False
         add, include = assembler.add, self._include
         phases: list[Phase | None] = []
@@ -439,32 +444,6 @@ def awaitable_stream(
         return AsyncStream(method(self._body, *args, **kwargs))
 
     return twin
-
-
-def paired(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The history with a result for every tool call: one that never ran is said to have not.
-
-    Providers refuse a call without a result. A turn that was cut, or whose calls the caller left, may leave one.
-    """
-    whole: list[Message] = []
-    open_calls: dict[str | None, ToolCall] = {}
-    for message in messages:
-        if message.role == "tool":
-            for part in message.parts:
-                if isinstance(part, ToolResult):
-                    open_calls.pop(part.call_id, None)
-        elif open_calls:
-            whole.append(_not_run(open_calls.values()))
-            open_calls = {}
-        whole.append(message)
-        open_calls.update((call.id, call) for call in message.tool_calls)
-    if open_calls:
-        whole.append(_not_run(open_calls.values()))
-    return tuple(whole)
-
-
-def _not_run(calls: Iterable[ToolCall]) -> Message:
-    return Message("tool", tuple(failure_of(call, "Error: this call was not run") for call in calls))
 
 
 def _with_ids(message: Message, history: tuple[Message, ...]) -> Message:

@@ -143,7 +143,9 @@ class OpenAIChat:
         limit: the wire's name for max_tokens.
         parameters: the verdict on each portable parameter.
         thinking: how thinking is asked for: "effort" (reasoning_effort), "reasoning" (OpenRouter's object), "toggle"
-            (`thinking: {"type": ...}`), "template" (a switch of the chat template), None (no way known).
+            (`thinking: {"type": ...}`), "switch" (`enable_thinking`, `thinking_budget`), "template" (a switch of the
+            chat template), None (no way known).
+        no_thinking: what is sent for thinking=False where efforts are asked for; None if there is no word for it.
         thinking_unless_asked: what to send where the caller says nothing; None sends nothing.
         replay_thinking: whether the server wants its own thinking back in the history.
         schema: whether `response_format` knows JSON schemas or only "some JSON".
@@ -151,7 +153,8 @@ class OpenAIChat:
 
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     parameters: Verdicts = field(default_factory=lambda: OPENAI_PARAMETERS)
-    thinking: Literal["effort", "reasoning", "toggle", "template"] | None = "effort"
+    thinking: Literal["effort", "reasoning", "toggle", "switch", "template"] | None = "effort"
+    no_thinking: Mapping[str, Any] | None = None
     thinking_unless_asked: bool | None = None
     replay_thinking: bool = True
     schema: Literal["json_schema", "json_object"] = "json_schema"
@@ -289,6 +292,12 @@ class _BodyEncoder:
             case "toggle":
                 body["thinking"] = {"type": "disabled" if asked is False else "enabled"}
                 self._approximate(asked, "this server only turns thinking on or off")
+            case "switch":
+                body["enable_thinking"] = asked is not False
+                if isinstance(asked, int) and not isinstance(asked, bool):
+                    body["thinking_budget"] = asked
+                elif isinstance(asked, str):
+                    self._approximate(asked, "this server only turns thinking on or off, or takes a number of tokens")
             case "template":
                 body["chat_template_kwargs"] = {"enable_thinking": asked is not False}
                 self._approximate(asked, "a chat template only turns thinking on or off")
@@ -297,7 +306,9 @@ class _BodyEncoder:
                 self.notices.append(Notice("unsupported", "thinking", message))
 
     def _think_by_effort(self, asked: bool | int | str, body: dict[str, Any]) -> None:
-        if asked is False:
+        if asked is False and self._dialect.no_thinking is not None:
+            body.update(self._dialect.no_thinking)
+        elif asked is False:
             message = "thinking=False was not sent: this API has no switch for it; choose a model that does not think"
             self.notices.append(Notice("unsupported", "thinking", message))
         elif isinstance(asked, str):
@@ -447,6 +458,9 @@ class _RequestReader:
         options["tool_choice"] = choice if choice in ("auto", "none", "required") else named
         if self._dialect.thinking == "effort" and wire.get("reasoning_effort") in get_args(Effort):
             options["thinking"] = wire["reasoning_effort"]
+        elif self._dialect.thinking == "switch":
+            switch = wire.get("enable_thinking")
+            options["thinking"] = wire.get("thinking_budget", switch) if switch is True else switch
         elif self._dialect.thinking == "template":
             options["thinking"] = mapping_of(wire.get("chat_template_kwargs")).get("enable_thinking")
         try:
@@ -1165,7 +1179,12 @@ class _WireReader:
 
     def _read_details(self, number: int, value: Any, is_repeated: bool, deltas: list[Delta]) -> None:
         for detail in list_of(value):
-            deltas.append(Note(self._part(number, "thinking", "thinking", deltas), detail))
+            is_first = (number, "thinking") not in self._open
+            part = self._part(number, "thinking", "thinking", deltas)
+            if is_first:
+                # Also what is encrypted, and has no text at all, goes back to its maker.
+                deltas.append(State(part, {"field": "reasoning_details"}))
+            deltas.append(Note(part, detail))
             # Most servers repeat the text of the details in a field of its own; Snowflake has no such field.
             if not is_repeated and (text := _detail_text(detail)):
                 self._think(number, "reasoning_details", text, deltas)
