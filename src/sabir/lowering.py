@@ -44,19 +44,33 @@ def _strict(schema: Any) -> Any:
     if "items" in schema:
         lowered["items"] = _strict(schema["items"])
     if "anyOf" in schema:
-        lowered["anyOf"] = [_strict(item) for item in schema["anyOf"]]
+        lowered["anyOf"] = [_strict(item) for item in _array(schema["anyOf"])]
     for keyword in _NAMED:
         if keyword in schema:
-            lowered[keyword] = {name: _strict(item) for name, item in schema[keyword].items()}
+            lowered[keyword] = {name: _strict(item) for name, item in _object(schema[keyword]).items()}
     types = schema.get("type")
     types = types if is_array(types) else [types]
     if "array" in types and "items" not in schema:
         raise _Loose
     if "object" in types or "properties" in schema:
         properties = schema.get("properties", {})
-        if schema.get("additionalProperties") or not properties or set(properties) - set(schema.get("required", ())):
+        required = _array(schema.get("required", []))
+        if schema.get("additionalProperties") or not properties or any(name not in required for name in properties):
             raise _Loose
         lowered["additionalProperties"] = False
     elif not any(keyword in schema for keyword in ("type", "$ref", "anyOf", "enum", "const")):
         raise _Loose
     return lowered
+
+
+def _array(value: Any) -> list[Any]:
+    """What must be an array; a schema that is malformed is not for strict mode, and its server will say why."""
+    if not is_array(value):
+        raise _Loose
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not is_object(value):
+        raise _Loose
+    return value
