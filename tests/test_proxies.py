@@ -209,7 +209,7 @@ def test_credentials_are_decoded_and_shown_nowhere():
 # Through a proxy
 
 
-@pytest.fixture(params=["blocking", "eventful"])
+@pytest.fixture(params=["blocking", "eventful", "httpx2", "httpx2 on trio"])
 def by(request):
     """Makes a transport that goes by a proxy."""
     make, go, sleep = PIPES[request.param]
@@ -395,7 +395,7 @@ def test_a_proxy_that_hangs_up_in_an_answer(by):
         pipe.go(scenario)
 
 
-@pytest.mark.parametrize("name", ["blocking", "eventful"])
+@pytest.mark.parametrize("name", ["blocking", "eventful", "httpx2", "httpx2 on trio"])
 @pytest.mark.parametrize("whose", ["the proxy", "the server"])
 def test_whose_certificate_it_is_that_nobody_vouches_for(name, whose):
     make, go, _ = PIPES[name]
@@ -419,6 +419,7 @@ def test_tls_where_the_server_behind_the_proxy_speaks_none(by):
         assert server.is_left_by_all()
 
 
+@pytest.mark.parametrize("by", ["blocking", "eventful"], indirect=True)
 @pytest.mark.parametrize("url", ["http://a.example/", "https://a.example/"])
 def test_a_proxy_that_speaks_socks_names_the_transport_that_does(by, url):
     pipe = by("socks5://me:hidden@127.0.0.1:1080")

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
+import trio
+from callers import CALLERS, EXEMPT, OnLoop, blocking_httpx, run_on_asyncio
 from servers import (
     Call,
     Gate,
@@ -48,6 +50,7 @@ from sabir.runtime import Line, Reply, Transport, run
 from sabir.transports import Network
 from sabir.transports.blocking import BlockingTransport
 from sabir.transports.eventful import EventfulTransport
+from sabir.transports.httpx2 import BlockingHttpx2, EventfulHttpx2
 
 # How late a busy machine may be; alone, every wait here ends within a few ms of its time.
 SLACK = 1.0
@@ -71,23 +74,43 @@ def run_inside_a_loop(scenario):
     return asyncio.run(main())
 
 
-def run_on_a_loop(scenario):
-    return asyncio.run(scenario())
-
-
 PIPES = {
     "blocking": (BlockingTransport, run, sleep_blocking),
     "blocking in a loop": (BlockingTransport, run_inside_a_loop, sleep_blocking),
-    "eventful": (EventfulTransport, run_on_a_loop, asyncio.sleep),
+    "eventful": (EventfulTransport, run_on_asyncio, asyncio.sleep),
+    "httpx2": (BlockingHttpx2, run, sleep_blocking),
+    "httpx2 on asyncio": (EventfulHttpx2, run_on_asyncio, asyncio.sleep),
+    "httpx2 on trio": (EventfulHttpx2, trio.run, trio.sleep),
 }
+# Of somebody's client: see `callers`.
+GIVEN = ["httpx.Client", *CALLERS]
 
 
-@pytest.fixture(params=PIPES)
-def pipe(request):
-    make, go, sleep = PIPES[request.param]
-    transport = make(Network(client_context()))
+@contextmanager
+def opened(name, network):
+    """A pipe by its name, closed at the end."""
+    if name == "httpx.Client":
+        with blocking_httpx(network) as transport:
+            yield Pipe(transport, run, sleep_blocking)
+            transport.close()
+        return
+    if name in CALLERS:
+        transport = OnLoop(CALLERS[name], network)
+        go, sleep = transport.go, CALLERS[name].sleep
+    else:
+        make, go, sleep = PIPES[name]
+        transport = make(network)
     yield Pipe(transport, go, sleep)
     transport.close()
+
+
+@pytest.fixture(params=[*PIPES, *GIVEN])
+def pipe(request):
+    names, reason = EXEMPT.get(request.function.__name__, ((), ""))
+    if request.param in names:
+        pytest.skip(reason)
+    with opened(request.param, Network(client_context())) as pipe:
+        yield pipe
 
 
 class Whole(NamedTuple):
@@ -308,6 +331,28 @@ def test_a_connection_is_used_again(pipe, answer):
     with Server(answer) as server:
         pipe.go(thrice)
     assert [call.connection for call in server.calls] == [1, 1, 1]
+
+
+NOT_ASKED_FOR = [
+    b"HTTP/1.1 200 OK\r\nX-Not: mine\r\nContent-Length: 4\r\n\r\nmore",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmore\r\n",
+    b"rubbish",
+]
+
+
+@pytest.mark.parametrize("surplus", NOT_ASKED_FOR, ids=["an answer", "half of one", "rubbish"])
+def test_what_comes_after_an_answer_is_not_taken_for_more_of_it_nor_for_the_next(pipe, surplus):
+    async def answer_and_more(call: Call) -> None:
+        call.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst" + surplus)
+
+    async def twice():
+        return [await fetch(pipe.transport, talkative.url, in_time()) for _ in range(2)]
+
+    with Server(answer_and_more) as talkative:
+        found = pipe.go(twice)
+        assert [answer.body for answer in found] == [b"first", b"first"]
+        assert "x-not" not in found[0].headers
+        assert talkative.accepted == 2
 
 
 def test_close_lets_go_of_kept_connections(pipe):
@@ -576,7 +621,7 @@ DRIPS = (
     drip_inside_a_chunk,
     drip_trailers,
 )
-each_way = pytest.mark.parametrize("pipe", ["blocking", "eventful"], indirect=True)
+each_way = pytest.mark.parametrize("pipe", ["blocking", "eventful", "httpx2", "httpx2 on trio", *GIVEN], indirect=True)
 every_drip = pytest.mark.parametrize(
     ("answer", "secure"),
     [(answer, False) for answer in DRIPS] + [(hang, True), (drip_bytes_of_a_header, True), (drip_comments, True)],
@@ -787,17 +832,14 @@ def test_tls(pipe):
         assert server.accepted == 1
 
 
-@pytest.mark.parametrize("name", list(PIPES))
+@pytest.mark.parametrize("name", [*PIPES, *GIVEN])
 def test_a_certificate_nobody_vouches_for(name):
-    make, go, _ = PIPES[name]
-    transport = make(Network(ssl.create_default_context()))
-    with Server(whole(), secure=True) as server:
+    with Server(whole(), secure=True) as server, opened(name, Network(ssl.create_default_context())) as pipe:
         with pytest.raises(ConnectError, match=r"certificate of 127\.0\.0\.1") as caught:
-            go(lambda: fetch(transport, server.url, in_time()))
+            pipe.go(lambda: fetch(pipe.transport, server.url, in_time()))
         assert not caught.value.retryable
         assert server.is_left_by_all()
         assert not server.calls
-    transport.close()
 
 
 def test_tls_where_none_is_spoken(pipe):
@@ -810,7 +852,8 @@ def test_tls_where_none_is_spoken(pipe):
 # Only where it blocks
 
 
-def test_threads_get_their_own_answers():
+@pytest.mark.parametrize("make", [BlockingTransport, BlockingHttpx2])
+def test_threads_get_their_own_answers(make):
     async def echo(call: Call) -> None:
         await asyncio.sleep(0.001)
         await whole(call.body)(call)
@@ -821,7 +864,7 @@ def test_threads_get_their_own_answers():
             found.append(run(lambda sent=sent: fetch(transport, server.url, body=sent)).body == sent)
 
     found: list[bool] = []
-    transport = BlockingTransport()
+    transport = make()
     with Server(echo) as server:
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
         for thread in threads:
@@ -834,13 +877,14 @@ def test_threads_get_their_own_answers():
         assert server.is_left_by_all()
 
 
-def test_a_keyboard_interrupt_leaves_nothing_locked():
+@pytest.mark.parametrize("make", [BlockingTransport, BlockingHttpx2])
+def test_a_keyboard_interrupt_leaves_nothing_locked(make):
     def interrupt():
         until(lambda: len(server.calls) == count, 5)
         time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
-    transport = BlockingTransport()
+    transport = make()
     with Server(whole()) as server:
         for answer in (hang, drip_comments):
             run(lambda: fetch(transport, server.url))
@@ -860,9 +904,10 @@ def test_a_keyboard_interrupt_leaves_nothing_locked():
 # Only on a loop
 
 
+@pytest.mark.parametrize("make", [EventfulTransport, EventfulHttpx2])
 @every_drip
-def test_a_cancelled_task_is_cancelled_and_its_connection_closed(answer, secure):
-    transport = EventfulTransport(Network(client_context()))
+def test_a_cancelled_task_is_cancelled_and_its_connection_closed(make, answer, secure):
+    transport = make(Network(client_context()))
 
     async def main():
         task = asyncio.create_task(fetch(transport, server.url))
@@ -997,13 +1042,10 @@ FORK = """
     from sabir.requests import HttpRequest
     from sabir.runtime import Line, run
 
-    kind, url = sys.argv[1:]
-    if kind == "blocking":
-        from sabir.transports.blocking import BlockingTransport
-        transport = BlockingTransport()
-    else:
-        from sabir.transports.eventful import EventfulTransport
-        transport = EventfulTransport()
+    from sabir.transports import blocking_transport, eventful_transport
+
+    kind, name, url = sys.argv[1:]
+    transport = (blocking_transport if kind == "blocking" else eventful_transport)(name or None)
 
     async def fetch(body):
         reply = await transport.send(HttpRequest("POST", url, (), body), Line(idle=5))
@@ -1051,8 +1093,9 @@ FORK = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("name", ["", "httpx2"], ids=["default", "httpx2"])
 @pytest.mark.parametrize("kind", ["blocking", "eventful"])
-def test_a_forked_child_has_its_own_connections(kind):
+def test_a_forked_child_has_its_own_connections(kind, name):
     async def answer(call: Call) -> None:
         if call.body == b"stream":
             call.head("Content-Length: 6")
@@ -1062,7 +1105,7 @@ def test_a_forked_child_has_its_own_connections(kind):
             await whole(call.body)(call)
 
     with Server(answer) as server:
-        python(FORK, kind, server.url)
+        python(FORK, kind, name, server.url)
     of_child = {call.connection for call in server.calls if call.body.startswith(b"child")}
     of_parent = {call.connection for call in server.calls if not call.body.startswith(b"child")}
     assert len(of_child) == 1

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import msgspec
 
+from .billing import PriceSource
 from .chunks import Phase
-from .dialects import EncodingFormat
+from .dialects import EncodingFormat, InputType
+from .downloads import From
 from .errors import ConfigurationError
 from .hooks import Hook
-from .media import ImageSource
+from .media import AudioSource, FileSource, ImageSource
 from .model import Model, OnUnsupported
 from .requests import Options
 from .runtime import Runtime, Transport
 from .tools import AnyTool
+from .transports import HttpClient, HttpSession
 
 RuntimeWrapping = Callable[[Runtime], Runtime]
 ModelWrapping = Callable[[Model, Runtime], Model]
@@ -34,6 +37,10 @@ class Settings(Options, total=False):
     `max_attempts` is the most requests made for one answer. `on_unsupported` says what becomes of an option that the
     provider cannot express: a Python warning, an error, or only a line in `response.warnings`.
 
+    `api_key` is a key, or a function (`def` or `async def`) that returns one or a token: it is asked before every
+    attempt, and keeps what is still good itself. `organization` and `project` say for whom a request is, where a
+    provider has headers for that. `extra_body` is another name of `extra`.
+
     `proxy` is the URL of a proxy for every server, `http://user:password@host:port` or https, and False is none. Unset
     or None is what the environment says when the client is made: HTTPS_PROXY, HTTP_PROXY, else ALL_PROXY, except for
     the servers of this machine and those that NO_PROXY names: hosts with all below them, addresses, blocks like
@@ -42,15 +49,27 @@ class Settings(Options, total=False):
 
     `ca_file` is a PEM file of certificates that are trusted beside the system's (SSL_CERT_FILE takes their place);
     it is read at once. `ssl_context` takes the place of both and is used as it is, not copied and not changed: its
-    ALPN, if any, has to be http/1.1.
+    ALPN, if any, has to be http/1.1, with `http2` h2 and http/1.1.
 
-    `transport` is what carries HTTP instead of our own, with a network of its own; it is closed with the client.
+    `transport` is what carries HTTP instead of our own: "httpx2" (pip install 'sabir[httpx2]'), which also has SOCKS
+    proxies, HTTP/2 with servers of https if `http2` is set, and trio's loop; a client of httpx, httpx2 or aiohttp,
+    which keeps its own network and stays open; or a `sabir.runtime.Transport`, which is closed with the client.
+    `fetch` says from where an image, sound or file that was given as a URL may be loaded, if the provider does not
+    fetch it itself: "public" is the addresses of the internet (without a proxy, 3 redirects and 20 MB at most), "any"
+    also those of this machine and its network, "never" is an error instead.
+
+    `prices` says what tokens cost, where that is not what the catalog knows: `sabir.Prices` by model string, also for
+    servers of one's own, or "genai" for the package genai-prices (pip install 'sabir[prices]'), which is asked first.
+
     `runtime_wrappers` and `model_wrappers` are put around the runtime and around every model, in this order: the last
     is the outermost. A model's wrapper is given the runtime too.
     """
 
     base_url: str | None
-    api_key: str | None
+    api_key: str | Callable[[], str | Awaitable[str]] | None
+    organization: str | None
+    project: str | None
+    extra_body: Mapping[str, Any] | None
     timeout: float | None
     idle_timeout: float | None
     connect_timeout: float | None
@@ -62,7 +81,10 @@ class Settings(Options, total=False):
     proxy: str | Literal[False] | None
     ca_file: str | os.PathLike[str] | None
     ssl_context: ssl.SSLContext | None
-    transport: Transport | None
+    transport: Transport | Literal["httpx2"] | HttpClient | HttpSession | None
+    http2: bool
+    fetch: From
+    prices: PriceSource | None
     runtime_wrappers: Iterable[RuntimeWrapping]
     model_wrappers: Iterable[ModelWrapping]
 
@@ -70,30 +92,61 @@ class Settings(Options, total=False):
 class Call(Options, total=False):
     """What one call may set.
 
-    `system` is the system message's text, `model` a model string or another id of the same provider, `images` are
-    paths, bytes or URLs that go with the prompt. `tools` are functions, `Tool`s, or `ToolSpec`s (advertised and never
+    `system` is the system message's text, `model` a model string or another id of the same provider. `images`, `audio`
+    and `files` go with the prompt: lists of paths, bytes, URLs and what else `sabir.image`, `audio` and `file` take.
+    `tools` are functions, `Tool`s, or `ToolSpec`s (advertised and never
     run); they take the place of the client's or chat's for this call, also `[]`. `max_tool_rounds=0` runs none.
+    `extra_body` is another name of `extra`.
     """
 
     system: str | None
     model: str | None
-    images: Iterable[ImageSource]
+    extra_body: Mapping[str, Any] | None
+    images: Iterable[ImageSource] | None
+    audio: Iterable[AudioSource] | None
+    files: Iterable[FileSource] | None
     tools: Iterable[AnyTool] | None
     max_tool_rounds: int | None
+
+
+class CompletionOptions(Options, total=False):
+    """What one call of `raw_complete` may set.
+
+    `model` is a model string or another id of the same provider; `extra_body` is another name of `extra`, which has
+    what only some servers take (`echo`, `suffix`, `best_of`, `logit_bias`, ...), and a `prompt` of tokens.
+    """
+
+    model: str | None
+    extra_body: Mapping[str, Any] | None
 
 
 class EmbeddingOptions(TypedDict, total=False):
     """What one call of `embed` may set.
 
     `model` is a model string or another id of the same provider, `dimensions` the length the vectors are to have.
-    `encoding_format` says how they travel, where a server understands only one way: "float" or "base64"; the vectors
-    are the same. `extra` and `headers` go to the wire as they are.
+    `input_type` says what the texts are for, since many models embed a question otherwise than what may answer it:
+    "query" or "document". `encoding_format` says how vectors travel, where a server understands only one way: "float"
+    or "base64"; the vectors are the same. `extra` and `headers` go to the wire as they are.
     """
 
     model: str | None
     dimensions: int | None
+    input_type: InputType | None
     encoding_format: EncodingFormat | None
     user: str | None
+    extra: Mapping[str, Any] | None
+    headers: Mapping[str, str] | None
+
+
+class RerankOptions(TypedDict, total=False):
+    """What one call of `rerank` may set.
+
+    `model` is a model string or another id of the same provider, `top_n` how many of the best are wanted, None is all.
+    `extra` and `headers` go to the wire as they are.
+    """
+
+    model: str | None
+    top_n: int | None
     extra: Mapping[str, Any] | None
     headers: Mapping[str, str] | None
 
@@ -116,6 +169,7 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         ConfigurationError: one is not known (the nearest is named), or has a wrong type.
     """
     names = known.__annotations__
+    options = _by_one_name(options)
     for name, value in options.items():
         if name in ("tools", "hooks", "runtime_wrappers", "model_wrappers") and not _is_several(value):
             raise ConfigurationError(f"{name} is a list, as in {name}=[…], not {type(value).__name__}")
@@ -135,9 +189,18 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         given["stop"] = (stop,)
     elif stop is not None:
         given["stop"] = tuple(stop)
+    if (documents := given.get("documents")) is not None:
+        given["documents"] = tuple(documents)
     # Copies, so that what the caller changes afterwards changes nothing here.
     given.update({name: dict(given[name]) for name in ("headers", "extra") if name in given})
     return given
+
+
+def header_text(value: Any, name: str) -> str | None:
+    """A text that a header can carry, or None."""
+    if value is not None and (not isinstance(value, str) or not value or not (value.isascii() and value.isprintable())):
+        raise ConfigurationError(f"{name} is a text that a header can carry, not {value!r}")
+    return value
 
 
 def phases_of(include: Iterable[str] | None) -> frozenset[str]:
@@ -172,11 +235,15 @@ def whole(value: Any, name: str, least: int) -> int:
     return value
 
 
-def encoding(value: Any) -> Any:
-    """How vectors are to travel, or None for the provider's way."""
-    if value is not None and value not in get_args(EncodingFormat):
-        raise ConfigurationError(f"encoding_format is one of {', '.join(get_args(EncodingFormat))}, not {value!r}")
-    return value
+def embedding_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `embed` that are set, each of them checked."""
+    checked = checked_options(options, EmbeddingOptions)
+    if (dimensions := checked.get("dimensions")) is not None:
+        whole(dimensions, "dimensions", 1)
+    for name, words in (("encoding_format", EncodingFormat), ("input_type", InputType)):
+        if name in checked and checked[name] not in get_args(words):
+            raise ConfigurationError(f"{name} is one of {', '.join(get_args(words))}, not {checked[name]!r}")
+    return checked
 
 
 def policy(value: Any) -> Any:
@@ -186,8 +253,24 @@ def policy(value: Any) -> Any:
     return value
 
 
+def fetch_from(value: Any) -> From:
+    """From where what a URL names may be loaded."""
+    if value not in get_args(From):
+        raise ConfigurationError(f"fetch is one of {', '.join(get_args(From))}, not {value!r}")
+    return cast("From", value)
+
+
 def _is_several(value: Any) -> bool:
     return value is None or (isinstance(value, Iterable) and not isinstance(value, (str, bytes)))
+
+
+def _by_one_name(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with `extra_body`, the SDKs' word, under its name here."""
+    if (extra := options.get("extra_body")) is None:
+        return options
+    if options.get("extra") is not None:
+        raise ConfigurationError("extra= and extra_body= are two names of one option; give one of them")
+    return {**{name: value for name, value in options.items() if name != "extra_body"}, "extra": extra}
 
 
 def _option_error(message: str) -> str:

@@ -86,7 +86,7 @@ def network_of(
         raise ConfigurationError(f"{told[0]}= has no effect, as transport= has a network of its own; set it there")
     if http2 and transport is None:
         raise ConfigurationError("http2= needs the transport of httpx2: pass transport='httpx2' too")
-    return Network(_context_of(ssl_context, ca_file), proxies_of(proxy), bool(http2))
+    return Network(_context_of(ssl_context, ca_file, bool(http2)), proxies_of(proxy), bool(http2))
 
 
 class HttpClient(Protocol):
@@ -113,7 +113,7 @@ class HttpSession(Protocol):
 
 
 # By what was given as transport=, and whether it is to be awaitable: the module and the class of a transport of ours.
-_OURS = {
+_OURS: dict[tuple[str | None, bool], tuple[str, str]] = {
     (None, False): ("blocking", "BlockingTransport"),
     (None, True): ("eventful", "EventfulTransport"),
     ("httpx2", False): ("httpx2", "BlockingHttpx2"),
@@ -143,7 +143,7 @@ def check_transport(given: Any, *, is_awaitable: bool) -> None:
         if _CLIENTS[name][1] != is_awaitable:
             right = "sabir.Client" if is_awaitable else "sabir.aio.Client"
             raise ConfigurationError(f"transport= is of the other colour: {name} goes with {right}")
-    elif given is not None and not (_has_method(given, "send") and _has_method(given, "close")):
+    elif given is not None and not _is_transport(given):
         shown = repr(given) if isinstance(given, str | type) else type(given).__name__
         raise ConfigurationError(
             f"transport= is 'httpx2', a client of httpx, httpx2 or aiohttp, or a sabir.runtime.Transport, not {shown}"
@@ -183,23 +183,25 @@ def _client_name(given: Any) -> str | None:
     return next((name for name in names if name in _CLIENTS), None)
 
 
-def _has_method(given: Any, name: str) -> bool:
-    return not isinstance(given, type) and callable(getattr(given, name, None))
+def _is_transport(given: Any) -> bool:
+    has_methods = all(callable(getattr(given, name, None)) for name in ("send", "close"))
+    # A session of requests has both, of another kind.
+    return has_methods and not isinstance(given, type) and not type(given).__module__.startswith("requests.")
 
 
 @functools.cache
-def ssl_context() -> ssl.SSLContext:
-    """Certificates of the system, HTTP/1.1 only. One for the process: to load the certificates takes tens of ms."""
-    return _system_context()
+def ssl_context(*, http2: bool = False) -> ssl.SSLContext:
+    """Certificates of the system. One for the process: to load the certificates takes tens of ms."""
+    return _system_context(http2)
 
 
-def _system_context() -> ssl.SSLContext:
+def _system_context(http2: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
 
-def _context_of(given: Any, ca_file: Any) -> ssl.SSLContext | None:
+def _context_of(given: Any, ca_file: Any, http2: bool) -> ssl.SSLContext | None:
     """The certificates that a client trusts: a context's, or the system's and those of a file; None is the system's."""
     # Not by its type: `truststore` puts a class of its own in the place of `ssl.SSLContext`.
     if given is not None and not hasattr(given, "wrap_bio"):
@@ -210,7 +212,7 @@ def _context_of(given: Any, ca_file: Any) -> ssl.SSLContext | None:
         raise ConfigurationError("pass ssl_context= or ca_file=; a context takes a file by load_verify_locations(file)")
     if not isinstance(ca_file, (str, os.PathLike)):
         raise ConfigurationError(f"ca_file is the path of a PEM file, not {type(ca_file).__name__}")
-    context = _system_context()
+    context = _system_context(http2)
     try:
         context.load_verify_locations(os.fspath(ca_file))
     except (OSError, ValueError) as error:

@@ -305,10 +305,14 @@ class BlockingReply:
 
 @final
 class BlockingTransport:
-    """A pool of connections that any number of threads may use at once; its coroutines never suspend."""
+    """A pool of connections that any number of threads may use at once; its coroutines never suspend.
 
-    def __init__(self, network: Network = SYSTEM) -> None:
+    `admits` says to which of the addresses that a name has it may connect; None is to all.
+    """
+
+    def __init__(self, network: Network = SYSTEM, admits: Callable[[str], bool] | None = None) -> None:
         self._network = network
+        self._admits = admits
         self._pools: dict[Origin, deque[Connection]] = {}
         self._replies: set[weakref.ref[BlockingReply]] = set()
         self._is_closed = False
@@ -388,7 +392,7 @@ class BlockingTransport:
         line.hold(connecting.abort)
         place: Place = proxy or origin
         try:
-            wire: Wire = self._reach(_addresses(place, connecting), connecting)
+            wire: Wire = self._reach(self._admitted(_addresses(place, connecting)), connecting)
             wire.line = connecting
             try:
                 if proxy is not None:
@@ -410,6 +414,9 @@ class BlockingTransport:
             raise connect_error(place, error) from None
         finally:
             line.release(connecting.abort)
+
+    def _admitted(self, addresses: list[_Address]) -> list[_Address]:
+        return [each for each in addresses if self._admits is None or self._admits(each[4][0])]
 
     def _reach(self, addresses: list[_Address], connecting: Line) -> Plain:
         """A socket connected to the first address that answers; those still to come each have a share of the time."""

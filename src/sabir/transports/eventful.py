@@ -43,10 +43,10 @@ from .proxies import Proxy
 from .tls import PIECE_SIZE, Tls
 
 # How much of an answer may wait for its reader before the sender is made to wait.
-HIGH_WATER = 4 * PIECE_SIZE
+HIGH_WATER = PIECE_SIZE
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """A connection. It has one answer at a time, and at most one who waits for it."""
 
     def __init__(self, home: Home) -> None:
@@ -64,7 +64,11 @@ class Wire(asyncio.Protocol):
         self.raw = cast("asyncio.Transport", transport)
         self._home.wires.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._home.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._home.buffer[:nbytes])
         is_over = False
         try:
             for depth, layer in enumerate(self._layers):
@@ -385,6 +389,8 @@ class Home:
         self.loop = loop
         self.replies: set[EventfulReply] = set()
         self.wires: set[Wire] = set()
+        # One for all: what a loop reads into it, it hands over at once.
+        self.buffer = memoryview(bytearray(PIECE_SIZE))
         self._context = context
         self._pools: dict[Origin, deque[Wire]] = {}
         self._ending: asyncio.Task[None] | None = None

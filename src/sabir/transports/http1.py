@@ -37,11 +37,12 @@ class Answer:
         self._is_framed = False
         self._is_last = False
         self._has_surplus = False
+        self._pieces_of_ours = 0
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         """Read more of it; b"" is the end of the connection."""
-        if self.is_whole and not data:
+        if self.is_whole and (not data or self._has_surplus):
             self._is_last = True
         elif not data:
             self._end()
@@ -73,9 +74,14 @@ class Answer:
         self._parser = None
 
     def on_message_begin(self) -> None:
-        self._has_surplus = self.is_whole
+        # A second answer, which nobody asked for: what it says is not the first one's.
+        if self.is_whole and not self._has_surplus:
+            self._has_surplus = True
+            self._pieces_of_ours = len(self._pieces)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.has_head:
+            return  # a trailer
         self._head_size += len(name) + len(value)
         self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
@@ -104,12 +110,16 @@ class Answer:
             cast("HttpResponseParser", self._parser).feed_data(data)
         except HttpParserError as error:
             failure = error
+        if self._has_surplus:
+            del self._pieces[self._pieces_of_ours :]
         if isinstance(failure, HttpParserCallbackError) and not isinstance(failure.__context__, HttpParserError):
             # Our methods raise nothing: it was a signal (Ctrl-C), and httptools wrapped what its handler raised.
             # Where another error is being handled, Python has put it in the place of this one.
             struck = failure.__context__
             raise KeyboardInterrupt if struck is None or struck is sys.exception() else struck
-        if failure is not None and not (self.is_whole and not self._has_body):
+        if failure is not None and self.is_whole:
+            self._is_last = True
+        elif failure is not None:
             self.failure = OSError(f"what came is no HTTP: {failure}")
 
     def _check_size(self) -> None:
