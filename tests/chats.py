@@ -1,6 +1,6 @@
 """Chat completions as answers for `servers.Server`: what is said may depend on what was asked, and may take its time.
 
-Every request goes through the strict server half of the dialect first; those that it refuses are kept.
+Every request goes through the strict server half of the dialect first; what that refuses is kept.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from sabir.requests import Request
 DIALECT = OpenAIChat()
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
-Say = Callable[[Request], str | ToolCall]
+Said = str | tuple[ToolCall, ...]
+
+
+def echo(request: Request) -> str:
+    """What was said last."""
+    return request.messages[-1].text
 
 
 class Speaker:
-    """Answers in chat completions, a word an event; waits `pause` seconds after each."""
+    """Answers in chat completions, a word an event, and waits for `pause` seconds after each."""
 
-    def __init__(self, say: Say = lambda request: asked_of(request), *, pause: float = 0) -> None:
+    def __init__(self, say: Callable[[Request], Said] = echo, *, pause: float = 0) -> None:
         self.say = say
         self.pause = pause
         self.refused: list[str] = []
@@ -36,40 +41,35 @@ class Speaker:
         except BadRequestError as error:
             self.refused.append(str(error))
             status, body = DIALECT.encode_error(error)
-            call.head("Content-Type: application/json", f"Content-Length: {len(body)}", status=f"{status} Refused")
-            call.write(body)
+            _whole(call, body, f"{status} Refused")
             return
-        said = self.say(request)
+        try:
+            said = self.say(request)
+        except BaseException:
+            _whole(call, b"", "500 What is to be said is not known")
+            raise
         if not request.stream:
             await asyncio.sleep(self.pause)
-            body = whole_answer(said)
-            call.head("Content-Type: application/json", f"Content-Length: {len(body)}")
-            call.write(body)
+            _whole(call, answer(said))
             return
         call.head("Content-Type: text/event-stream", "Transfer-Encoding: chunked")
-        for event in events(said):
-            call.chunk(event)
-            if self.pause:
-                await asyncio.sleep(self.pause)
+        for piece in events(said):
+            call.chunk(piece)
+            await asyncio.sleep(self.pause)
         call.chunk(b"")
 
 
-def asked_of(request: Request) -> str:
-    """The last thing that was said, which a server may say again."""
-    return request.messages[-1].text
-
-
-def whole_answer(said: str | ToolCall) -> bytes:
+def answer(said: Said) -> bytes:
+    """A whole answer."""
     choice = {"index": 0, "message": {"role": "assistant", **_content(said)}, "finish_reason": _reason(said)}
     return json.dumps({"id": "1", "model": "loopback", "choices": [choice], "usage": USAGE}).encode()
 
 
-def events(said: str | ToolCall) -> Iterator[bytes]:
-    """The same as a stream, word by word."""
-    pieces: list[Any] = [said] if isinstance(said, ToolCall) else said.split(" ")
-    for number, piece in enumerate(pieces):
-        spaced = piece if isinstance(piece, ToolCall) or number == len(pieces) - 1 else piece + " "
-        yield event([{"index": 0, "delta": _content(spaced), "finish_reason": None}])
+def events(said: Said) -> Iterator[bytes]:
+    """The same as a stream."""
+    words = [word + " " for word in said.split(" ")[:-1]] + [said.split(" ")[-1]] if isinstance(said, str) else [said]
+    for piece in words:
+        yield event([{"index": 0, "delta": _content(piece), "finish_reason": None}])
     yield event([{"index": 0, "delta": {}, "finish_reason": _reason(said)}])
     yield event([], usage=USAGE)
     yield b"data: [DONE]\n\n"
@@ -80,12 +80,20 @@ def event(choices: list[Any], **more: Any) -> bytes:
     return f"data: {json.dumps({**chunk, **more})}\n\n".encode()
 
 
-def _content(said: str | ToolCall) -> dict[str, Any]:
+def _content(said: Said) -> dict[str, Any]:
     if isinstance(said, str):
         return {"content": said}
-    function = {"name": said.name, "arguments": said.input}
-    return {"tool_calls": [{"index": 0, "id": said.id, "type": "function", "function": function}]}
+    made = [
+        {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input}}
+        for index, call in enumerate(said)
+    ]
+    return {"tool_calls": made}
 
 
-def _reason(said: str | ToolCall) -> str:
-    return "tool_calls" if isinstance(said, ToolCall) else "stop"
+def _reason(said: Said) -> str:
+    return "stop" if isinstance(said, str) else "tool_calls"
+
+
+def _whole(call: Call, body: bytes, status: str = "200 OK") -> None:
+    call.head("Content-Type: application/json", f"Content-Length: {len(body)}", status=status)
+    call.write(body)

@@ -109,7 +109,7 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.inner, name)
-        if name in ("ask", "embed", "embed_batch", "embedding_dim"):
+        if name in ("ask", "raw_complete", "embed", "embed_batch", "embedding_dim", "rerank"):
             return self._awaited(value)
         if name in ("stream", "chat", "fork"):
             return lambda *args, **kwargs: Awaited(value(*args, **kwargs))

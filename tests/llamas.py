@@ -31,6 +31,11 @@ if "embedding" in sys.argv[3:]:
     # With a cache for each sequence, means of a batch would differ from those of its texts alone.
     settings.embedding, settings.kv_unified = True, True
     settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+if "rerank" in sys.argv[3:]:
+    settings.embedding, settings.kv_unified = True, True
+    settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+if "no-jinja" in sys.argv[3:]:
+    settings.use_jinja, settings.chat_template = False, "chatml"
 server = xllamacpp.Server(settings)
 print(server.listening_address, flush=True)
 sys.stdin.read()
@@ -59,7 +64,8 @@ def with_context(folder: Path, length: int) -> Path:
 def llama_server(path: Path, key: str, *switches: str) -> Iterator[str]:
     """The address of llama.cpp's HTTP server, in a process of its own, on loopback and behind a key.
 
-    With the switch "embedding" it makes embeddings instead of answers.
+    With the switch "embedding" it makes embeddings instead of answers, with "rerank" it ranks documents,
+    and with "no-jinja" it knows no tools and no thinking.
     """
     command = [sys.executable, "-c", _SERVER, str(path), key, *switches]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

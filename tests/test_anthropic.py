@@ -165,6 +165,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
     ({"top_logprobs": 5}, None),
     ({"n": 2}, None),
     ({"user": "ada"}, {"metadata": {"user_id": "ada"}}),
+    ({"documents": ("a",)}, None),
     ({"stream": True}, {"stream": True}),
     ({"extra": {"service_tier": "auto", "model": "other"}}, {"service_tier": "auto", "model": "other"}),
 ]

@@ -308,7 +308,7 @@ def test_help_loads_neither_the_client_nor_anything_heavy():
 
 
 def test_help_says_where_keys_come_from():
-    assert "Keys are read from the environment only" in run("--help").out
+    assert "Keys are read from the environment and from .env only" in run("--help").out
     assert "key" not in run("ask", "--help").out.lower()
 
 
@@ -430,6 +430,7 @@ def test_a_json_report(provider):
         "refusal": None,
         "model": "stub-1",
         "finish_reason": "stop",
+        "cost": None,
         "warnings": [],
         "tool_calls": [],
         "request_id": None,

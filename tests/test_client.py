@@ -219,7 +219,7 @@ async def test_a_client_knows_the_models_it_was_made_with(surface):
     assert client.models == ("one", "two")
     assert (await client.ask("?")).text == "two again"
     with pytest.raises(ConfigurationError):
-        client.default_model = "nowhere:x"
+        client.default_model = "zzzzzz:x"
     assert client.default_model == "two"
 
 
@@ -233,7 +233,7 @@ async def test_a_client_without_a_model_is_refused(surface, models):
     ("model", "words"),
     [
         ("opnai:gpt-4o", "did you mean 'openai'"),
-        ("nowhere:x", "unknown provider 'nowhere'.*there are: .*openai"),
+        ("zzzzzz:x", "unknown provider 'zzzzzz'.*there are: .*openai"),
         ("gpt-4o", "names no provider: write it as 'provider:model', e.g. 'openai:gpt-4o'"),
         ("openai", "names no model|names no provider"),
         ("openai:", "names no model: write 'openai:<model id>'"),
@@ -261,7 +261,7 @@ async def test_a_model_that_is_none_is_refused_with_what_to_write(surface, model
         surface.client(model, api_key="k")
 
 
-@pytest.mark.parametrize("model", ["nowhere:x", "gpt-4o", "", 7, ["openai:x"]], ids=repr)
+@pytest.mark.parametrize("model", ["zzzzzz:x", "gpt-4o", "", 7, ["openai:x"]], ids=repr)
 async def test_a_wrong_model_of_a_call_is_refused(surface, model):
     engine = Scripted()
     client = surface.client(engine)
@@ -295,8 +295,8 @@ async def test_sabir_model_names_the_model_where_none_is_given(surface, monkeypa
         client = surface.client()
         assert client.models == ("vllm:tiny",)
         assert (await client.ask("?")).text == "Hello there!"
-    monkeypatch.setenv("SABIR_MODEL", "nowhere:x")
-    with pytest.raises(ConfigurationError, match="nowhere"):
+    monkeypatch.setenv("SABIR_MODEL", "zzzzzz:x")
+    with pytest.raises(ConfigurationError, match="zzzzzz"):
         surface.client()
 
 
@@ -806,3 +806,22 @@ async def test_ask_and_stream_over_http_give_the_same_response(surface):
     assert [attempt.outcome for attempt in asked.attempts] == ["answered"]
     assert asked.raw["choices"][0]["message"]["content"] == "one two three"
     assert stream.response.raw is None
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("openai:gpt-4o-mini", "/v1/chat/completions"),
+        ("openai:gpt-5-chat-latest", "/v1/chat/completions"),
+        ("openai:gpt-5-mini", "/v1/responses"),
+        ("openai:o3", "/v1/responses"),
+        ("openai-chat:o3", "/v1/chat/completions"),
+        ("openai-responses:gpt-4o-mini", "/v1/responses"),
+        ("openai:o3@https://api.openai.com/v1", "/v1/chat/completions"),
+    ],
+)
+def test_openai_is_spoken_to_in_the_dialect_in_which_reasoning_is_not_lost(model, path):
+    with sabir.Client(model, api_key="k" * 20) as client:
+        assert client.explain("Hi").url == f"https://api.openai.com{path}"
+        # A bare id is looked at by itself.
+        assert client.explain("Hi", model="gpt-4o").url.endswith("responses") == model.startswith("openai-responses")

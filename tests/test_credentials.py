@@ -28,6 +28,7 @@ from sabir import (
     ToolCall,
 )
 from sabir.requests import HttpRequest
+from sabir.testing import VirtualClock
 
 SECRET = "sk-made-up-7f3a9c51"
 OTHER = "sk-of-the-environment-1b2c3d"
@@ -334,3 +335,94 @@ async def test_a_tool_is_not_told_the_key(surface):
     with ChatServer(lambda body: next(answers)) as server:
         await surface.client(f"openai:x@{server.url}", api_key=SECRET, tools=[look]).ask("?")
     assert SECRET not in "".join(seen)
+
+
+# A function that gives tokens
+
+
+def tokens(is_async: bool) -> tuple[Any, list[str]]:
+    """A function that gives another token each time, and those that it gave."""
+    given: list[str] = []
+
+    def give() -> str:
+        given.append(f"{SECRET}-{len(given)}")
+        return given[-1]
+
+    async def give_later() -> str:
+        await asyncio.sleep(0)
+        return give()
+
+    return (give_later if is_async else give), given
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_a_function_is_asked_for_a_token_before_every_attempt(surface, is_async):
+    give, given = tokens(is_async)
+    answers = iter([(500, {"error": {"message": "again"}}), "one", "two"])
+    with ChatServer(lambda body: next(answers)) as server:
+        client = surface.client(f"openai:x@{server.url}", api_key=give, runtime_wrappers=[VirtualClock()])
+        assert given == []
+        await client.ask("?")
+        await read(client.stream("?"))
+    assert keys_sent(server) == [f"Bearer {SECRET}-{number}" for number in range(3)]
+    assert len(given) == 3
+
+
+async def test_a_token_goes_in_the_header_that_its_row_names(surface, monkeypatch):
+    give, _ = tokens(is_async=False)
+    with ChatServer() as server:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
+        await surface.client("azure:x", base_url=server.url, api_key=give).ask("?")
+        await surface.client("azure:x", base_url=server.url, api_key=SECRET).ask("?")
+    told = [(asked.headers.get("authorization"), asked.headers.get("api-key")) for asked in server.asked]
+    assert told == [(f"Bearer {SECRET}-0", None), (None, SECRET)]
+
+
+async def test_a_token_is_shown_to_nobody(surface, caplog):
+    give, given = tokens(is_async=False)
+
+    def repeat(body: Any) -> Any:
+        return 401, {"error": {"message": f"no {given[-1]}, nor {given[0]}", "type": given[-1]}}
+
+    with caplog.at_level(logging.DEBUG), ChatServer(repeat) as server:
+        client = surface.client(f"openai:x@{server.url}", api_key=give)
+        for _ in range(2):
+            with pytest.raises(AuthenticationError, match=r"no \*\*\*, nor \*\*\*") as caught:
+                await client.ask("?")
+    error = caught.value
+    assert SECRET not in f"{error}{error!r}{vars(error)}{caplog.text}"
+    assert SECRET.encode() not in pickle.dumps(error)
+    inner = getattr(client, "inner", client)
+    sources = [value for value in reachable(inner) if type(value).__name__ == "TokenSource"]
+    assert sources
+    for value in reachable(inner):
+        if value is not given:
+            assert SECRET not in shown(value), type(value)
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(sources[0])
+    assert client.explain("?").headers["authorization"] == "…"
+
+
+@pytest.mark.parametrize(
+    ("give", "objection"),
+    [
+        (lambda: None, "what the function given as api_key= returned is no usable key"),
+        (lambda: "a\nb", "what the function given as api_key= returned is no usable key"),
+        (lambda: {}["key"], "api_key= is a function, and it failed: KeyError: 'key'"),
+    ],
+)
+async def test_a_function_that_gives_no_token_is_an_error_before_anything_is_sent(surface, give, objection):
+    with ChatServer() as server, pytest.raises(ConfigurationError, match=objection):
+        await surface.client(f"openai:x@{server.url}", api_key=give).ask("?")
+    assert server.asked == []
+
+
+async def test_a_functions_token_goes_to_its_own_server_only(surface, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    give, given = tokens(is_async=False)
+    with ChatServer() as own, ChatServer() as foreign:
+        client = surface.client(f"openai:x@{own.url}", api_key=give)
+        await client.ask("?", model=f"openai:x@{foreign.url}")
+        await client.ask("?", model=f"vllm:x@{foreign.url}")
+    assert keys_sent(foreign) == [None, None]
+    assert given == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import runpy
 import sys
@@ -27,7 +28,8 @@ from sabir.requests import Options, OutputSchema, Request, ToolSpec
 from sabir.usage import Usage
 
 DOCS = Path(__file__).parent.parent / "docs"
-PROVIDER, DIALECT = DOCS / "add-a-provider.md", DOCS / "add-a-dialect.md"
+PROVIDER, DIALECT, EXTEND = DOCS / "add-a-provider.md", DOCS / "add-a-dialect.md", DOCS / "extend.md"
+OUT_OF_TREE = Path(__file__).parent / "outoftree"
 KEY = "key-of-the-environment"
 MOST_LINES = 150
 
@@ -54,7 +56,7 @@ def own_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_page_with_code_is_run_here():
-    assert {page for page in DOCS.glob("*.md") if snippets(page)} == {PROVIDER, DIALECT}
+    assert {page for page in DOCS.glob("*.md") if snippets(page)} == {PROVIDER, DIALECT, EXTEND}
 
 
 def test_every_page_is_in_the_readme():
@@ -96,6 +98,20 @@ def test_the_page_names_every_field_that_a_row_can_have(table):
     named = set(re.findall(r"^\| `(\w+)` \|", PROVIDER.read_text("utf-8"), re.M))
     # A row added from outside needs a name and serves over HTTP.
     assert set(table.__dataclass_fields__) - named <= {"name", "engine", "model"}
+
+
+# extend.md
+
+
+def test_what_the_page_adds_to_a_client_works_as_it_says(tmp_path, capsys):
+    run("\n".join(snippets(EXTEND)), tmp_path, capsys)
+    logging.getLogger("<run_path>").handlers.clear()
+
+
+@pytest.mark.parametrize("file", sorted(OUT_OF_TREE.glob("*.py")), ids=lambda file: file.stem)
+def test_the_page_shows_the_files_that_are_tested(file):
+    """Their tests are in test_out_of_tree.py; one that is too long for the page is named there."""
+    assert file.read_text("utf-8") in snippets(EXTEND) or f"`tests/outoftree/{file.name}`" in EXTEND.read_text("utf-8")
 
 
 # add-a-dialect.md: the file

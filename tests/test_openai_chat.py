@@ -110,6 +110,7 @@ OPTIONS = [
     ("openai", {"top_logprobs": 0}, {"top_logprobs": 0}),
     ("openai", {"n": 2}, {"n": 2}),
     ("openai", {"user": "ada"}, {"user": "ada"}),
+    ("openai", {"documents": ("a",)}, None),
     ("openai", {"extra": {"store": True, "model": "other"}}, {"store": True, "model": "other"}),
     ("openai", {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
     ("deepseek", {"max_tokens": 7}, {"max_tokens": 7}),
@@ -127,6 +128,14 @@ OPTIONS = [
     ("openrouter", {"thinking": 3000}, {"reasoning": {"max_tokens": 3000}}),
     ("groq", {"max_tokens": 7}, {"max_completion_tokens": 7}),
     ("groq", {"thinking": "low"}, {"reasoning_effort": "low"}),
+    ("groq", {"thinking": False}, {"reasoning_effort": "none"}),
+    ("together", {"thinking": False}, {"reasoning": {"enabled": False}}),
+    ("together", {"thinking": True}, {"reasoning_effort": "medium"}),
+    ("dashscope", {"thinking": True}, {"enable_thinking": True}),
+    ("dashscope", {"thinking": False}, {"enable_thinking": False}),
+    ("dashscope", {"thinking": 3000}, {"enable_thinking": True, "thinking_budget": 3000}),
+    ("dashscope", {"thinking": "low"}, {"enable_thinking": True}),
+    ("zai", {"user": "ada-lovelace"}, {"user_id": "ada-lovelace"}),
     ("ollama-compat", {"max_tokens": 7}, {"max_tokens": 7}),
     ("llama-server", {"max_tokens": 7, "top_k": 5}, {"max_tokens": 7, "top_k": 5}),
     ("llama-server", {"repetition_penalty": 1.1}, {"repeat_penalty": 1.1}),
@@ -195,6 +204,7 @@ SAMPLES: dict[str, Any] = {
     "top_logprobs": 5,
     "n": 5,
     "user": "ada",
+    "documents": ("a",),
 }
 
 

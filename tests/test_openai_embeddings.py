@@ -10,6 +10,8 @@ import json
 import struct
 from pathlib import Path
 
+import mistralai.client as mistralai
+import msgspec
 import openai
 import pytest
 from hypothesis import given
@@ -39,6 +41,11 @@ RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordi
 EXCHANGES = [json.loads(line) for line in RECORDINGS.read_text().splitlines()] if RECORDINGS.exists() else []
 ANSWERS = [each for each in EXCHANGES if each["response"]["status"] < 400]
 ERRORS = [each for each in EXCHANGES if each["response"]["status"] >= 400]
+# Mistral's SDK wants an id of every answer, and will have a usage of three counts.
+ANSWER_ID = ProviderState(
+    NAME,
+    {"answer": {"set": {"id": "e1", "usage": {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}}}},
+)
 KINDS = {400: BadRequestError, 401: AuthenticationError, 404: NotFoundError, 429: RateLimitError}
 
 needs_recordings = pytest.mark.skipif(not RECORDINGS.exists(), reason=f"there are no recordings at {RECORDINGS}")
@@ -486,6 +493,24 @@ def test_our_bytes_are_read_by_the_openai_sdk_in_both_formats():
         # What the SDK sends is a request of this format.
         asked = DIALECT.decode_request(call.body)
         assert asked == EmbeddingRequest(model="m", inputs=("a", "b"), encoding_format="base64")
+
+
+def test_our_bytes_are_read_by_mistrals_sdk_which_asks_in_the_words_of_its_row():
+    row, vectors = PROVIDERS["mistral"].embeddings, [[0.5, -0.25], [1.0, 3.0]]
+    response = EmbeddingResponse(vectors=vectors, usage=Usage(input=4, reported_total=4), model="m")
+    data = row.encode_response(msgspec.structs.replace(response, state=ANSWER_ID))
+    with (
+        Server(whole(data, "Content-Type: application/json")) as server,
+        mistralai.Mistral(api_key="k", server_url=server.url) as sdk,
+    ):
+        theirs = sdk.embeddings.create(model="m", inputs=["a", "b"], output_dimension=2, encoding_format="float")
+        (call,) = server.calls
+    assert [each.embedding for each in theirs.data] == vectors
+    assert (theirs.model, theirs.usage.prompt_tokens) == ("m", 4)
+    # What the SDK sends is a request of this format, and word for word what we send.
+    request = EmbeddingRequest(model="m", inputs=("a", "b"), dimensions=2, encoding_format="float")
+    assert row.decode_request(call.body) == request
+    assert json.loads(call.body) == encoded(request, row)
 
 
 def test_the_dialect_is_named():

@@ -18,7 +18,7 @@ import pytest
 
 from sabir.dialects.openai_chat import ChatDecoder, ChatEncoder, OpenAIChat
 from sabir.testing import replay
-from sabir.testing.replay import DIALECTS, Replayed, replay_file
+from sabir.testing.replay import DIALECTS, EMBEDDINGS, Replayed, replay_file
 
 HERE = Path(__file__).parent
 FIXTURES = HERE / "fixtures" / "replay"
@@ -323,12 +323,12 @@ def test_recorded_traffic_passes(dialect):
     failed = {result.id: result.notes for result in results if result.verdict == "failed"}
     assert {name: notes for name, notes in failed.items() if name not in NO_ANSWERS} == {}
     assert failed.keys() == {name for name in NO_ANSWERS if name.startswith(dialect)}
-    assert sum(result.verdict == "passed" for result in results) > 100
+    assert sum(result.verdict == "passed" for result in results) > len(results) / 2
 
 
 @needs_recordings
 def test_recordings_of_dialects_that_are_not_built_are_unsupported():
-    names = {path.stem for path in RECORDINGS.glob("*.jsonl")} - DIALECTS.keys()
+    names = {path.stem for path in RECORDINGS.glob("*.jsonl")} - DIALECTS.keys() - EMBEDDINGS.keys()
     assert names
     for name in names:
         assert {result.verdict for result in recorded(name)} == {"unsupported"}

@@ -16,9 +16,11 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import aio, errors
+    from .catalog import ModelFacts
     from .chat import Chat
     from .chunks import Phase, StreamChunk
     from .client import Client, ask
+    from .cost import Cost, Prices, Tier
     from .embeddings import Embedding, Embeddings
     from .errors import (
         AuthenticationError,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from .hooks import CallEnded, CallStarted, FirstToken, Hook
+    from .media import Pixels, audio, file, image, video
     from .messages import (
         Audio,
         File,
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
         Timings,
         ToolSpec,
     )
+    from .rerank import Ranked, Reranking
     from .tools import Tool, ToolContext
     from .turn import Stream
     from .usage import Usage
@@ -96,6 +100,7 @@ __all__ = [
     "ConnectError",
     "ContentFilterError",
     "ContextOverflowError",
+    "Cost",
     "DeadlineExceeded",
     "Embedding",
     "Embeddings",
@@ -107,17 +112,22 @@ __all__ = [
     "Hook",
     "Image",
     "Message",
+    "ModelFacts",
     "NotFoundError",
     "Notice",
     "Options",
     "OverloadedError",
     "PermissionDeniedError",
     "Phase",
+    "Prices",
+    "Pixels",
     "Provider",
     "ProviderError",
     "ProviderState",
+    "Ranked",
     "RateLimitError",
     "Refusal",
+    "Reranking",
     "Response",
     "SabirError",
     "SabirWarning",
@@ -131,6 +141,7 @@ __all__ = [
     "StructuredOutputError",
     "Text",
     "Thinking",
+    "Tier",
     "Timings",
     "Tool",
     "ToolCall",
@@ -145,21 +156,29 @@ __all__ = [
     "aio",
     "ask",
     "assistant",
+    "audio",
     "dump_messages",
     "errors",
+    "file",
+    "image",
     "load_messages",
     "register_provider",
     "system",
     "user",
+    "video",
 ]
 
 # Where each name lives; a room is imported when one of its names is first asked for.
 _HOMES = {
+    "ModelFacts": "catalog",
     "Chat": "chat",
     "Phase": "chunks",
     "StreamChunk": "chunks",
     "Client": "client",
     "ask": "client",
+    "Cost": "cost",
+    "Prices": "cost",
+    "Tier": "cost",
     "Embedding": "embeddings",
     "Embeddings": "embeddings",
     "AuthenticationError": "errors",
@@ -191,6 +210,11 @@ _HOMES = {
     "CallStarted": "hooks",
     "FirstToken": "hooks",
     "Hook": "hooks",
+    "Pixels": "media",
+    "audio": "media",
+    "file": "media",
+    "image": "media",
+    "video": "media",
     "Audio": "messages",
     "File": "messages",
     "Image": "messages",
@@ -217,6 +241,8 @@ _HOMES = {
     "Response": "requests",
     "Timings": "requests",
     "ToolSpec": "requests",
+    "Ranked": "rerank",
+    "Reranking": "rerank",
     "Tool": "tools",
     "ToolContext": "tools",
     "Stream": "turn",

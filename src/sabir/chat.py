@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, Unpack, final, overload
 from .errors import ClosedError, ConfigurationError
 from .messages import Message
 from .options import Call, checked_options, phases_of
-from .prompts import Prompt, as_messages, history_of, with_system
+from .prompts import Prompt, as_messages, attached, history_of, with_system
 from .requests import Response
 from .runtime import awaitable, blocking
 from .tools import Toolbox
@@ -92,7 +92,7 @@ class ChatBody:
         if options.pop("system", None) is not None:
             raise ConfigurationError("a chat has its system message from the start; begin another with chat(system=…)")
         before = self._messages
-        said = as_messages(prompt, options.pop("images", ()))
+        said = as_messages(prompt, attached(options))
 
         def commit(turn: Turn[Any]) -> None:
             # Nothing of a turn stays that completed no round: its prompt can then simply be said again.
@@ -184,8 +184,9 @@ def chat_settings(
         ConfigurationError: an unknown option, a tool that cannot be described, or two system messages.
     """
     layers = checked_options(options, Call)
-    if layers.pop("images", None):
-        raise ConfigurationError("images= go with a prompt: chat('What is this?', images=['a.png'])")
+    for name in ("images", "audio", "files"):
+        if layers.pop(name, None):
+            raise ConfigurationError(f"{name}= go with a prompt: chat('What is this?', {name}=[…])")
     if "tools" in layers:
         layers["tools"] = Toolbox(layers["tools"])
     return with_system(history_of(messages), layers.pop("system", None)), layers

@@ -110,6 +110,9 @@ class Event(msgspec.Struct, frozen=True, gc=False, tag=True):
     raw: Any
 
 
+# A piece of text takes eight times the memory of what it says, so that they are joined before they are many.
+MANY_PIECES = 128
+
 # `choices` has a message for every number up to the highest, which is the server's to say.
 MAX_CHOICES = 1024
 
@@ -137,7 +140,10 @@ class Assembler:
         """
         match delta:
             case Text():
-                self._draft(delta.part).text.append(delta.text)
+                draft = self._draft(delta.part)
+                draft.pieces.append(delta.text)
+                if len(draft.pieces) == MANY_PIECES:
+                    draft.press()
             case Open():
                 _check_choice(delta.choice)
                 if delta.part != len(self._drafts):
@@ -213,14 +219,15 @@ class Assembler:
 
 
 class _Draft:
-    __slots__ = ("closed", "data", "id", "name", "notes", "opening", "state", "text")
+    __slots__ = ("_pressed", "closed", "data", "id", "name", "notes", "opening", "pieces", "state")
 
     def __init__(self, opening: Open) -> None:
         self.opening = opening
         self.id = opening.id
         self.name = opening.name
         self.state = dict(opening.state or {})
-        self.text: list[str] = []
+        self.pieces: list[str] = []
+        self._pressed: list[str] = []
         self.data: list[bytes] = []
         self.notes: list[Any] = []
         self.closed = False
@@ -228,6 +235,10 @@ class _Draft:
     @property
     def is_nameless(self) -> bool:
         return self.opening.kind == "call" and not self.name
+
+    def press(self) -> None:
+        self._pressed.append("".join(self.pieces))
+        self.pieces.clear()
 
     def merge(self, delta: State) -> None:
         for field, late in (("id", delta.id), ("name", delta.name)):
@@ -239,15 +250,15 @@ class _Draft:
 
     def close(self, final: str | None) -> None:
         if final is not None:
-            streamed = _joined(self.text)
+            streamed = self._text()
             if not _units(final).startswith(_units(streamed)):
                 raise StreamProtocolError(f"the complete part contradicts what was streamed: {streamed[:80]!r}…")
-            self.text = [final]
+            self.pieces, self._pressed = [final], []
         self.closed = True
 
     def part(self, kept: Callable[[dict[str, Any]], ProviderState | None]) -> Part:
         state = kept(self.state)
-        text = _joined(self.text)
+        text = self._text()
         notes = tuple(self.notes)
         match self.opening.kind:
             case "text":
@@ -271,6 +282,9 @@ class _Draft:
                 return File(data=b"".join(self.data), media_type=kind, name=self.name, state=state)
             case "server":
                 return ServerItem(kind=self.name or "item", text=text, id=self.id, state=state)
+
+    def _text(self) -> str:
+        return _joined([*self._pressed, *self.pieces])
 
 
 def _check_choice(choice: int) -> None:

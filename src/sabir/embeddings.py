@@ -6,61 +6,36 @@ Knows no wire format and no conversation. Nothing comes back short: there is a v
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast, final
+from typing import Any, TypeAlias, final
 
 import msgspec
 
+from .calls import Answered, Asker, ListCall
 from .dialects import EmbeddingDialect, EmbeddingRequest, EmbeddingResponse
-from .errors import ConfigurationError, SabirError, StreamProtocolError
-from .hooks import CallEnded, CallStarted, Hook, tell
-from .messages import Message, Text
-from .model import Endpoint, Exchange, encoded
-from .requests import Attempt, HttpRequest, Notice, Response, Timings
-from .retry import retried
+from .errors import SabirError, StreamProtocolError
+from .hooks import Hook
+from .model import Exchange, encoded
+from .requests import HttpRequest, Notice
 from .runtime import Outcome, Runtime
-from .usage import NOTHING, Usage
-
-T = TypeVar("T")
+from .usage import NOTHING
 
 # Requests of one call that are under way at once; more would only meet the provider's rate limit sooner.
 AT_ONCE = 8
 
-
-class _Answered(list[T]):
-    """A list that knows what its call was told beside it."""
-
-    __slots__ = ("attempts", "model", "request_id", "usage", "warnings")
-
-    def __init__(
-        self,
-        items: Iterable[T],
-        *,
-        model: str,
-        usage: Usage = NOTHING,
-        warnings: tuple[Notice, ...] = (),
-        attempts: tuple[Attempt, ...] = (),
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(items)
-        self.model = model
-        self.usage = usage
-        self.warnings = warnings
-        self.attempts = attempts
-        self.request_id = request_id
+Embedder: TypeAlias = Asker[EmbeddingDialect]
 
 
 @final
-class Embedding(_Answered[float]):
+class Embedding(Answered[float]):
     """The vector of a text: a list of numbers that has `model`, `usage`, `warnings`, `attempts` and `request_id`."""
 
     __slots__ = ()
 
 
 @final
-class Embeddings(_Answered[list[float]]):
+class Embeddings(Answered[list[float]]):
     """The vectors of several texts, in their order: a list of lists, with the attributes of `Embedding` for them all.
 
     `usage` is the sum over all requests that the call took, `request_id` that of the last.
@@ -81,56 +56,9 @@ class Embeddings(_Answered[list[float]]):
         )
 
 
-def checked_texts(texts: object) -> tuple[str, ...]:
-    """The texts to embed, of which one may stand alone.
-
-    Raises:
-        ConfigurationError: this is neither a text nor a list of texts, or one of them is empty; says which.
-    """
-    if not isinstance(texts, Sequence) or isinstance(texts, (bytes, bytearray)):
-        raise ConfigurationError(f"embed takes a text or a list of texts, not {type(texts).__name__}")
-    several = (texts,) if isinstance(texts, str) else tuple(cast("Sequence[object]", texts))
-    for number, text in enumerate(several):
-        if not isinstance(text, str):
-            raise ConfigurationError(f"embed takes texts, and number {number} of the list is {type(text).__name__}")
-        if not text:
-            raise ConfigurationError(f"text number {number} is empty, and has no embedding; leave it out")
-    return cast("tuple[str, ...]", several)
-
-
 @final
-class Embedder:
-    """Who makes a provider's embeddings: its format, where it is asked, and how often."""
-
-    def __init__(self, dialect: EmbeddingDialect, endpoint: Endpoint, runtime: Runtime, max_attempts: int) -> None:
-        self.dialect = dialect
-        self._endpoint = endpoint
-        self._runtime = runtime
-        self._max_attempts = max_attempts
-
-    async def answer(self, http: HttpRequest, inputs: int, model: str, exchange: Exchange) -> EmbeddingResponse:
-        """Ask for the vectors of so many inputs, again if that may help."""
-        ask = partial(self._once, http, inputs, model, exchange)
-        async with aclosing(retried(ask, exchange, self._runtime, self._max_attempts)) as answers:
-            (answer,) = [answer async for answer in answers]
-            return answer
-
-    async def _once(
-        self, http: HttpRequest, inputs: int, model: str, exchange: Exchange
-    ) -> AsyncGenerator[EmbeddingResponse, None]:
-        try:
-            body = await self._endpoint.fetch(http, exchange, self.dialect.decode_error)
-            answer = self.dialect.decode_answer(body)
-            if len(answer.vectors) != inputs:
-                raise StreamProtocolError(f"{inputs} texts were sent, and {len(answer.vectors)} embeddings came back")
-        except SabirError as error:
-            raise self._endpoint.told(error, model, exchange) from None
-        yield answer
-
-
-@final
-class EmbeddingCall:
-    """The work of one call. `vectors()` does it, once; `end()` may be called at any time, from any thread."""
+class EmbeddingCall(ListCall[Embeddings]):
+    """One call of `embed`."""
 
     def __init__(
         self,
@@ -143,59 +71,28 @@ class EmbeddingCall:
         timeout: float | None,
         hooks: tuple[Hook, ...],
     ) -> None:
+        super().__init__(runtime=runtime, name=name, exchange=exchange, timeout=timeout, hooks=hooks)
         self._embedder = embedder
-        self._runtime = runtime
-        self._name = name
         self._request = request
-        self._exchange = exchange
-        self._timeout = timeout
-        self._hooks = hooks
-        self._exchanges: list[Exchange] = []
 
-    async def vectors(self) -> Embeddings:
-        """Do the work.
+    def texts(self) -> Sequence[str]:
+        return [text for text in self._request.inputs if isinstance(text, str)]
 
-        Raises:
-            SabirError: one request has failed for good; the others are ended, and `attempts` has those of all.
-        """
-        began = self._runtime.now()
-        if self._timeout is not None:
-            self._exchange.line.deadline = began + self._timeout
-        if self._hooks:
-            parts = tuple(Text(text=text) for text in self._request.inputs if isinstance(text, str))
-            tell(self._hooks, "on_start", CallStarted(self._name, (Message("user", parts),)))
-        try:
-            embeddings = self._together(await self._answers())
-        except BaseException as error:
-            if isinstance(error, SabirError):
-                error.attempts, error.warnings = self._attempts(), tuple(self._exchange.notices)
-            if self._hooks:
-                tell(self._hooks, "on_end", CallEnded(self._name, self._runtime.now() - began, None, error))
-            raise
-        finally:
-            # Whatever is still under way, nobody waits for it.
-            self.end()
-        if self._hooks:
-            seconds = self._runtime.now() - began
-            tell(self._hooks, "on_end", CallEnded(self._name, seconds, _response(embeddings, seconds), None))
-        return embeddings
-
-    def end(self) -> None:
-        """End what is under way; harmless if nothing is."""
-        self._exchange.line.abort()
+    async def work(self) -> Embeddings:
+        return self._together(await self._answers())
 
     async def _answers(self) -> list[EmbeddingResponse]:
         """The answers to all requests, in the order of the texts."""
         # All of them are written before the first is sent: what is wrong with a call is found before it costs.
         requests = [self._encoded(inputs) for inputs in self._batches()]
-        self._exchanges = [Exchange(self._exchange.line, "ignore") for _ in requests]
+        self.exchanges = [Exchange(self.exchange.line, "ignore") for _ in requests]
         if len(requests) == 1:
             return [await self._answer(requests, 0)]
         answers: dict[int, EmbeddingResponse] = {}
         failures: list[Outcome] = []
         waiting = deque(range(len(requests)))
 
-        async def work() -> None:
+        async def worker() -> None:
             # `popleft` is one operation, however many threads do it.
             while waiting:
                 try:
@@ -206,30 +103,31 @@ class EmbeddingCall:
                     answers[number] = await self._answer(requests, number)
                 except SabirError as error:
                     # The first failure ends the others, which then fail for no reason of their own.
-                    if not self._exchange.line.aborted:
+                    if not self.exchange.line.aborted:
                         failures.append(Outcome(None, error))
                     waiting.clear()
                     self.end()
 
         try:
-            await self._runtime.gather([work] * min(AT_ONCE, len(requests)), self._exchange.line)
+            await self.runtime.gather([worker] * min(AT_ONCE, len(requests)), self.exchange.line)
         except SabirError:
             if not failures:
                 raise
         if failures:
             failures.pop(0).result()
         if len(answers) < len(requests):
-            raise self._exchange.line.cut_error()
+            raise self.exchange.line.cut_error()
         return [answers[number] for number in range(len(requests))]
 
     async def _answer(self, requests: Sequence[tuple[HttpRequest, int]], number: int) -> EmbeddingResponse:
         http, inputs = requests[number]
-        return await self._embedder.answer(http, inputs, self._request.model, self._exchanges[number])
+        read = partial(_read, self._embedder.dialect, inputs)
+        return await self._embedder.ask(http, read, self._request.model, self.exchanges[number])
 
     def _encoded(self, inputs: tuple[Any, ...]) -> tuple[HttpRequest, int]:
         request = msgspec.structs.replace(self._request, inputs=inputs)
         http, notices = encoded(self._embedder.dialect.encode_request, request)
-        self._exchange.report(notices)
+        self.exchange.report((*self._embedder.notices, *notices))
         return http, len(inputs)
 
     def _batches(self) -> Iterator[tuple[Any, ...]]:
@@ -258,41 +156,29 @@ class EmbeddingCall:
         if len(lengths) > 1:
             text = f"vectors of different lengths came back: {sorted(lengths)}"
             raise StreamProtocolError(text, model=self._request.model)
-        asked, exchange = self._request.dimensions, self._exchange
+        asked, exchange = self._request.dimensions, self.exchange
         is_told = any(notice.subject == "dimensions" for notice in exchange.notices)
         if asked is not None and lengths != {asked} and not is_told:
-            text = f"{asked} dimensions were asked for, and {self._name} gave {lengths.pop()}; it may have only those"
+            text = f"{asked} dimensions were asked for, and {self.name} gave {lengths.pop()}; it may have only those"
             exchange.report([Notice("unsupported", "dimensions", text)])
         return Embeddings(
             vectors,
             model=answers[0].model or self._request.model,
             usage=sum((answer.usage for answer in answers), NOTHING),
             warnings=tuple(exchange.notices),
-            attempts=self._attempts(),
-            request_id=self._exchanges[-1].request_id,
+            attempts=self.attempts(),
+            request_id=self.exchanges[-1].request_id,
         )
 
-    def _attempts(self) -> tuple[Attempt, ...]:
-        return tuple(attempt for exchange in self._exchanges for attempt in exchange.attempts)
+
+def _read(dialect: EmbeddingDialect, inputs: int, body: bytes) -> EmbeddingResponse:
+    answer = dialect.decode_answer(body)
+    if len(answer.vectors) != inputs:
+        raise StreamProtocolError(f"{inputs} texts were sent, and {len(answer.vectors)} embeddings came back")
+    return answer
 
 
 def _size(text: object) -> int:
     if not isinstance(text, str):
         return 0
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _response(embeddings: Embeddings, seconds: float) -> Response[Embeddings]:
-    """What a hook is told of a call that has no message."""
-    return Response(
-        message=Message("assistant", ()),
-        parsed=embeddings,
-        messages=(),
-        usage=embeddings.usage,
-        timings=Timings(seconds),
-        finish_reason="stop",
-        model=embeddings.model,
-        warnings=embeddings.warnings,
-        attempts=embeddings.attempts,
-        request_id=embeddings.request_id,
-    )

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar, final
 from urllib.parse import urlsplit
 
 from .compression import decompressed
-from .credentials import Key
+from .credentials import Auth
 from .deltas import Delta
 from .dialects import Dialect
 from .dialects.failures import request_id
@@ -83,12 +83,21 @@ class Model(Protocol):
 class Endpoint:
     """Where a provider is asked, and with which key: one request at a time, whatever it is about."""
 
-    def __init__(self, provider: str, url: str, key: Key | None, runtime: Runtime, user_agent: str) -> None:
+    def __init__(
+        self,
+        provider: str,
+        url: str,
+        auth: Auth | None,
+        runtime: Runtime,
+        headers: tuple[tuple[str, str], ...],
+        notices: tuple[Notice, ...] = (),
+    ) -> None:
         self._provider = provider
         self._url = url.rstrip("/")
-        self._key = key
+        self._auth = auth
         self._runtime = runtime
-        self._headers = (("user-agent", user_agent), *((key.header(),) if key else ()))
+        self._headers = headers
+        self.notices = notices
 
     @property
     def server(self) -> str:
@@ -102,7 +111,7 @@ class Endpoint:
             SabirError: no answer began, or it is an error.
         """
         exchange.request_id = None
-        reply = await self._runtime.send(self._addressed(http), exchange.line)
+        reply = await self._runtime.send(await self._proven(self._addressed(http)), exchange.line)
         try:
             exchange.request_id = request_id(reply.headers)
             reply = decompressed(reply)
@@ -124,30 +133,35 @@ class Endpoint:
     def shown(self, http: HttpRequest) -> HttpRequest:
         """The request as it would be sent, without its key."""
         sent = self._addressed(http)
-        names = {self._key.header()[0]} if self._key else set[str]()
-        headers = tuple((name, "…" if name in names else value) for name, value in sent.headers)
-        return HttpRequest(sent.method, sent.url, headers, sent.body)
+        proof = tuple((name, "…") for name in sorted(self._auth.names)) if self._auth else ()
+        return HttpRequest(sent.method, sent.url, (*sent.headers, *proof), sent.body)
 
     def told(self, error: SabirError, model: str, exchange: Exchange) -> SabirError:
         """The error with all that is known here, and without the key should a server have repeated it."""
         error.provider = error.provider or self._provider
         error.model = error.model or model
         error.request_id = error.request_id or exchange.request_id
-        if self._key is not None:
-            error.message = self._key.removed_from(error.message)
+        if self._auth is not None:
+            error.message = self._auth.removed_from(error.message)
             error.args = (error.message,)
-            error.body = error.body and self._key.removed_from(error.body)
-            error.code = error.code and self._key.removed_from(error.code)
+            error.body = error.body and self._auth.removed_from(error.body)
+            error.code = error.code and self._auth.removed_from(error.code)
         # Without the frames below: reports show variables, bodies are among them, and servers repeat keys.
         return error.with_traceback(None)
 
     def _addressed(self, http: HttpRequest) -> HttpRequest:
         own = {name.lower() for name, _ in http.headers}
         # A header of the caller's takes the place of ours, never of the key.
-        key = self._key.header()[0] if self._key else None
-        ours = tuple(header for header in self._headers if header[0] not in own or header[0] == key)
-        theirs = tuple(header for header in http.headers if header[0].lower() != key)
+        ours = tuple(header for header in self._headers if header[0] not in own)
+        proof = self._auth.names if self._auth else frozenset[str]()
+        theirs = tuple(header for header in http.headers if header[0].lower() not in proof)
         return HttpRequest(http.method, self._url + http.url, (*ours, *theirs), http.body)
+
+    async def _proven(self, http: HttpRequest) -> HttpRequest:
+        if self._auth is None:
+            return http
+        proof = await self._auth.headers(http, self._runtime)
+        return HttpRequest(http.method, http.url, (*http.headers, *proof), http.body)
 
     async def _refusal(self, reply: Reply, decode_error: DecodeError) -> SabirError | None:
         if 200 <= reply.status < 300:
@@ -173,13 +187,14 @@ class Remote:
     async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
         try:
             http, notices = encoded(self._dialect.encode_request, request)
-            exchange.report(notices)
+            exchange.report((*self._endpoint.notices, *notices))
             reply = await self._endpoint.send(http, exchange, self._dialect.decode_error)
             try:
                 if "event-stream" in reply.headers.get("content-type", "") or _is_unlabelled_stream(request, reply):
                     async with aclosing(self._streamed(reply, exchange.line)) as batches:
                         async for batch in batches:
                             yield batch
+                            del batch
                 else:
                     exchange.body = await _read_all(reply, MAX_ANSWER)
                     yield self._dialect.decode_answer(exchange.body)
@@ -190,14 +205,18 @@ class Remote:
 
     def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         http, notices = encoded(self._dialect.encode_request, request)
-        return self._endpoint.shown(http), notices
+        return self._endpoint.shown(http), (*self._endpoint.notices, *notices)
 
     async def _streamed(self, reply: Reply, line: Line) -> AsyncGenerator[list[Delta], None]:
         decoder = self._dialect.decoder()
         try:
             while not decoder.is_over and (data := await reply.read_some()):
-                if batch := decoder.feed(data):
+                batch = decoder.feed(data)
+                del data
+                if batch:
                     yield batch
+                # A stream that waits for more holds on to nothing of what it has passed on; so it is further up, too.
+                del batch
         except StreamInterrupted:
             # Whether an answer is complete is for its format to say, not for the connection.
             yield decoder.close()
@@ -222,14 +241,23 @@ class Remote:
 class Local:
     """A model in this process."""
 
-    def __init__(self, provider: str, dialect: Dialect | None, engine: Engine, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        provider: str,
+        dialect: Dialect | None,
+        engine: Engine,
+        runtime: Runtime,
+        notices: tuple[Notice, ...] = (),
+    ) -> None:
         self._provider = provider
+        self._notices = notices
         self._dialect = dialect
         self._engine = engine
         self._runtime = runtime
 
     async def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
         try:
+            exchange.report(self._notices)
             if self._dialect is not None:
                 exchange.report(encoded(self._dialect.encode_request, request)[1])
             async with aclosing(self._runtime.pull(lambda: self._engine.deltas(request, exchange.line))) as deltas:
@@ -249,7 +277,8 @@ class Local:
         if self._dialect is None:
             raise UnsupportedError(f"{self._provider} is an engine without a wire format: there is nothing to show")
         http, notices = encoded(self._dialect.encode_request, request)
-        return HttpRequest("CALL", f"{self._provider}:{http.url}", http.headers, http.body), notices
+        shown = HttpRequest("CALL", f"{self._provider}:{http.url}", http.headers, http.body)
+        return shown, (*self._notices, *notices)
 
 
 def encoded(

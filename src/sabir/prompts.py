@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
 
 import msgspec
 
 from .errors import ConfigurationError
-from .media import ImageSource, image
-from .messages import Content, Message, Part, Role, Text, system, user
+from .media import audio, file, image
+from .messages import Audio, Content, File, Image, Message, Part, Role, Text, system, user
 
+Attachment = Image | Audio | File
 Prompt = str | Message | Sequence[Message | Mapping[str, Any] | Content]
 
 _PARTS: tuple[type, ...] = get_args(Part)
 _ROLES: tuple[str, ...] = get_args(Role)
 
 
+# The options that are sources of parts, and what makes parts of them, in the order in which they are shown.
+_ATTACHED: dict[str, tuple[type[Attachment], Callable[[Any], Attachment]]] = {
+    "images": (Image, image),
+    "audio": (Audio, audio),
+    "files": (File, file),
+}
+
+
+def attached(options: dict[str, Any]) -> tuple[Attachment, ...]:
+    """Take the options `images`, `audio` and `files` out, as parts.
+
+    Raises:
+        ConfigurationError: one is no list, or a source in it cannot be read or is something else.
+    """
+    given = [(name, make, options.pop(name, None)) for name, (_, make) in _ATTACHED.items()]
+    return tuple(make(source) for name, make, sources in given for source in _several(name, sources))
+
+
 def as_messages(
-    prompt: Prompt, images: Iterable[ImageSource] = (), instructions: str | None = None
+    prompt: Prompt, attachments: Sequence[Attachment] = (), instructions: str | None = None
 ) -> tuple[Message, ...]:
     """A prompt as messages: a text, a message, a list of messages (or `{"role", "content"}`), a list of parts.
 
-    `images` are added to its last message, `instructions` become the system message before it.
+    `attachments` are added to its last message, `instructions` become the system message before it.
 
     Raises:
         ConfigurationError: it is none of these, or it has no message, or two system messages would begin it.
@@ -30,11 +49,13 @@ def as_messages(
     messages = with_system(_messages(prompt), instructions)
     if not messages:
         raise ConfigurationError("there is nothing to ask: the prompt has no messages")
-    pictures = tuple(image(source) for source in _several(images))
-    if pictures and messages[-1].role != "user":
-        raise ConfigurationError("images= go with a user's message, and the prompt does not end with one")
-    last = msgspec.structs.replace(messages[-1], parts=(*messages[-1].parts, *pictures)) if pictures else messages[-1]
-    return (*messages[:-1], last)
+    if not attachments:
+        return messages
+    last = messages[-1]
+    if last.role != "user":
+        option = next(name for name, (kind, _) in _ATTACHED.items() if isinstance(attachments[0], kind))
+        raise ConfigurationError(f"{option}= go with a user's message, and the prompt does not end with one")
+    return (*messages[:-1], msgspec.structs.replace(last, parts=(*last.parts, *attachments)))
 
 
 def with_system(messages: tuple[Message, ...], instructions: str | None) -> tuple[Message, ...]:
@@ -86,7 +107,18 @@ def _message(value: Message | Mapping[str, Any]) -> Message:
     )
 
 
-def _several(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
-    if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
-        raise ConfigurationError("images= takes a list: images=['a.png']")
-    return images
+def _several(name: str, sources: Any) -> Iterable[Any]:
+    if sources is None:
+        return ()
+    if not _is_list(sources):
+        raise ConfigurationError(f"{name}= takes a list: {name}=[…]")
+    several: Iterable[Any] = sources
+    return several
+
+
+def _is_list(sources: Any) -> bool:
+    # What can be iterated may be one source all the same: a text, an open file, an array.
+    is_one = isinstance(sources, (str, bytes, bytearray, memoryview)) or any(
+        hasattr(sources, mark) for mark in ("read", "__array_interface__")
+    )
+    return isinstance(sources, Iterable) and not is_one

@@ -1,124 +1,31 @@
-"""Who serves models: a table of rows, and the model strings that point into it. Opens no connection.
+"""Which provider a model string names, and how rows are added. The table is `rows`; opens no connection.
 
 A model string is `provider:id`, `provider:id@base_url` or `provider:id@base_url;tools,vision`: the words after the
 semicolon declare what the model can do, and with them, what it cannot.
+
+A name that is not in the table is looked for among the entry points `sabir.providers` of installed distributions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from .dialects import Dialect, Unsupported
-from .dialects.anthropic import Anthropic
-from .dialects.openai_chat import OPEN_PARAMETERS, OPENAI_PARAMETERS, OpenAIChat
 from .errors import ConfigurationError
+from .plugins import plugin, plugin_names
+from .rows import ROWS, KeyHeader, Provider
 
-KeyHeader = Literal["authorization", "x-api-key"]
+__all__ = ["CAPABILITIES", "PROVIDERS", "KeyHeader", "ModelString", "Provider", "check_base_url", "find_provider"]
+__all__ += ["has_provider", "is_same_server", "parse_model", "register_provider"]
 
 CAPABILITIES = frozenset({"tools", "thinking", "vision", "audio", "structured"})
+PLUGINS = "sabir.providers"
+# Where a variable's value stands in an address.
+PLACE = re.compile(r"\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
 
-
-@dataclass(frozen=True)
-class Provider:
-    """One row: where it serves, in which dialect, and which environment variable holds its key.
-
-    Attributes:
-        url: its own address, to which the environment's key may go; None for a model in this process.
-        key: the variable that holds the key; None if it wants none.
-        key_header: the header that carries the key.
-        engine: the engine that runs its models in this process.
-        model: the only model id there is, where a bare provider name is a model string.
-        capabilities: what all its models can do; None where that differs or is not known.
-        defaults: options that its models want, under everything that a client or call says.
-    """
-
-    name: str
-    dialect: Dialect = field(default_factory=OpenAIChat)
-    url: str | None = None
-    key: str | None = None
-    key_header: KeyHeader = "authorization"
-    engine: str | None = None
-    model: str | None = None
-    capabilities: frozenset[str] | None = None
-    defaults: Mapping[str, Any] | None = None
-
-
-# A server of open models on one's own machine: its chat template decides whether it can think.
-_OPEN_SERVER = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="template")
-_LLAMA = OpenAIChat(
-    limit="max_tokens", parameters={**OPEN_PARAMETERS, "repetition_penalty": "repeat_penalty"}, thinking="template"
-)
-
-PROVIDERS: dict[str, Provider] = {
-    row.name: row
-    for row in (
-        Provider("openai", url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
-        Provider("openai-chat", url="https://api.openai.com/v1", key="OPENAI_API_KEY"),
-        Provider(
-            "anthropic",
-            Anthropic(),
-            url="https://api.anthropic.com",
-            key="ANTHROPIC_API_KEY",
-            key_header="x-api-key",
-        ),
-        # https://console.groq.com/docs/reasoning: thinking comes as `reasoning` and is not taken back.
-        Provider(
-            "groq",
-            OpenAIChat(replay_thinking=False),
-            url="https://api.groq.com/openai/v1",
-            key="GROQ_API_KEY",
-        ),
-        # https://api-docs.deepseek.com/guides/thinking_mode, .../json_mode: "some JSON" only, thinking is a switch.
-        Provider(
-            "deepseek",
-            OpenAIChat(
-                limit="max_tokens",
-                thinking="toggle",
-                schema="json_object",
-                parameters={
-                    **OPENAI_PARAMETERS,
-                    "seed": Unsupported("DeepSeek has no seed; set temperature=0"),
-                    "parallel_tool_calls": Unsupported("DeepSeek has no such switch"),
-                    "n": Unsupported("DeepSeek gives one answer; ask several times"),
-                },
-            ),
-            url="https://api.deepseek.com",
-            key="DEEPSEEK_API_KEY",
-        ),
-        # https://openrouter.ai/docs/use-cases/reasoning-tokens
-        Provider(
-            "openrouter",
-            OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="reasoning"),
-            url="https://openrouter.ai/api/v1",
-            key="OPENROUTER_API_KEY",
-        ),
-        # https://docs.ollama.com/api/openai-compatibility
-        Provider("ollama-compat", OpenAIChat(limit="max_tokens"), url="http://localhost:11434/v1"),
-        Provider("llama-server", _LLAMA, url="http://localhost:8080/v1"),
-        Provider("vllm", _OPEN_SERVER, url="http://localhost:8000/v1"),
-        Provider("llamacpp", _LLAMA, engine="llama_cpp"),
-        # The model in the package. It thinks when asked, which llama.cpp would otherwise make it do always.
-        Provider(
-            "pico",
-            OpenAIChat(
-                limit="max_tokens",
-                parameters={**OPEN_PARAMETERS, "repetition_penalty": "repeat_penalty"},
-                thinking="template",
-                thinking_unless_asked=False,
-            ),
-            engine="llama_cpp",
-            model="pico",
-            capabilities=frozenset({"tools", "thinking", "structured"}),
-            # At this size chance is no help, and an answer that has lost its way does not find its end.
-            defaults={"temperature": 0.0, "max_tokens": 512},
-        ),
-    )
-}
+PROVIDERS: dict[str, Provider] = {row.name: row for row in ROWS}
 
 
 def register_provider(row: Provider) -> None:
@@ -130,15 +37,42 @@ def register_provider(row: Provider) -> None:
     """
     if not isinstance(row, Provider):
         raise ConfigurationError(f"register_provider takes a Provider, not {type(row).__name__}")
-    if not isinstance(row.name, str) or not re.fullmatch(r"[^\s:@;]+", row.name):
-        raise ConfigurationError(f"a provider's name is one word without ':', '@' and ';', unlike {row.name!r}")
     if row.name in PROVIDERS:
         raise ConfigurationError(f"there is a provider {row.name!r} already; choose another name")
-    if row.url is not None:
-        check_base_url(row.url)
-    elif row.engine is None:
+    if row.url is None and row.engine is None:
         raise ConfigurationError(f"the provider {row.name!r} has neither an address (url=) nor an engine (engine=)")
+    _check_row(row)
     PROVIDERS[row.name] = row
+
+
+def _check_row(row: Provider) -> None:
+    if not isinstance(row.name, str) or not re.fullmatch(r"[^\s:@;]+", row.name):
+        raise ConfigurationError(f"a provider's name is one word without ':', '@' and ';', unlike {row.name!r}")
+    if row.url is not None:
+        # What a variable will stand for is checked when it is known.
+        check_base_url(PLACE.sub("place", re.sub(r"^\{[A-Z0-9_|]+\}", "https://place", row.url)))
+
+
+def find_provider(name: str) -> Provider | None:
+    """The row of a name: of the table, else of an installed distribution, which is loaded then.
+
+    Raises:
+        ConfigurationError: a distribution promises the provider and does not deliver a row of that name.
+    """
+    if (row := PROVIDERS.get(name)) is not None or not name:
+        return row
+    found = plugin(PLUGINS, name)
+    if found is None:
+        return None
+    try:
+        row = found.value() if callable(found.value) else found.value
+        if isinstance(row, Provider):
+            _check_row(row)
+    except Exception as error:
+        raise ConfigurationError(f"{found} gives no provider: {type(error).__name__}: {error}") from error
+    if not isinstance(row, Provider) or row.name != name:
+        raise ConfigurationError(f"{found} is no Provider with the name {name!r}, nor a function that returns one")
+    return PROVIDERS.setdefault(name, row)
 
 
 @dataclass(frozen=True)
@@ -165,7 +99,7 @@ def parse_model(text: str) -> ModelString:
     where, _, declared = text.strip().partition(";")
     where, at, address = _split_address(where)
     name, colon, model_id = where.partition(":")
-    provider = PROVIDERS.get(name)
+    provider = find_provider(name)
     if provider is None:
         raise ConfigurationError(_unknown_provider(text, name, bool(colon)))
     if not model_id and provider.model is None:
@@ -183,7 +117,8 @@ def parse_model(text: str) -> ModelString:
 def has_provider(text: str) -> bool:
     """Whether a model string names its provider, rather than being a bare id (which may contain colons too)."""
     name = re.split("[:;@]", text, maxsplit=1)[0]
-    return name in PROVIDERS and (":" in text or PROVIDERS[name].model is not None)
+    row = PROVIDERS.get(name) or (find_provider(name) if ":" in text else None)
+    return row is not None and (":" in text or row.model is not None)
 
 
 def check_base_url(address: str) -> None:
@@ -231,6 +166,7 @@ def _capabilities(declared: str, text: str) -> frozenset[str]:
 def _unknown_provider(text: str, name: str, has_colon: bool) -> str:
     if not has_colon:
         return f"the model string {text!r} names no provider: write it as 'provider:model', e.g. 'openai:{text}'"
-    near = get_close_matches(name, PROVIDERS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(PROVIDERS))}"
+    known = sorted({*PROVIDERS, *plugin_names(PLUGINS)})
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
     return f"unknown provider {name!r} in the model string {text!r}; {hint}"

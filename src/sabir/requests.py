@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
 import msgspec
 
+from .cost import Cost
 from .deltas import FinishReason
 from .messages import Message, ProviderState, ToolCall
 from .strict_json import decode_json
@@ -29,7 +30,11 @@ Thinking = bool | int | Effort
 
 
 class Options(TypedDict, total=False):
-    """What a call may set beyond its prompt; an option that is absent or None is unset and not sent."""
+    """What a call may set beyond its prompt; an option that is absent or None is unset and not sent.
+
+    `documents` are what the answer is to rest on and cite, where a provider takes them beside the messages. `extra`
+    and `headers` go to the wire as they are.
+    """
 
     temperature: float | None
     top_p: float | None
@@ -48,6 +53,7 @@ class Options(TypedDict, total=False):
     top_logprobs: int | None
     n: int | None
     user: str | None
+    documents: Sequence[str | Mapping[str, Any]] | None
     extra: Mapping[str, Any] | None
     headers: Mapping[str, str] | None
 
@@ -101,6 +107,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_logprobs: int | None = None
     n: int | None = None
     user: str | None = None
+    documents: tuple[str | dict[str, Any], ...] | None = None
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
     state: ProviderState | None = None
@@ -131,7 +138,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
 class Notice(msgspec.Struct, frozen=True):
     """Something that did not go as asked: what (`subject`), of which `kind`, and a sentence with reason and remedy."""
 
-    kind: Literal["unsupported", "emulated", "dropped", "default_model", "provider"]
+    kind: Literal["unsupported", "emulated", "dropped", "default_model", "provider", "limit"]
     subject: str
     message: str
 
@@ -140,14 +147,20 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """A request as it would be sent, the key's header shown as dots; `notices` say what was lowered."""
+    """A request as it would be sent, the key's header shown as dots; `notices` say what was lowered.
+
+    `usage` is an estimate of what the model will read, `cost` what that alone costs; None where neither can be said.
+    """
 
     model: str
+    dialect: str
     method: str
     url: str
     headers: dict[str, str]
     body: Any
     notices: tuple[Notice, ...]
+    usage: Usage | None = None
+    cost: Cost | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -171,7 +184,8 @@ class Response(msgspec.Struct, Generic[Parsed], frozen=True, kw_only=True, repr_
     """A whole answer; prints as its text.
 
     `message` is the final message, `messages` everything the turn added to the conversation (calls and results of
-    tools included), `usage` and `attempts` count all its rounds. `choices` has more than one message if `n` was set.
+    tools included), `usage`, `cost` and `attempts` count all its rounds. `cost` is None where it is not known, which is
+    not 0. `choices` has more than one message if `n` was set.
     """
 
     message: Message
@@ -181,6 +195,7 @@ class Response(msgspec.Struct, Generic[Parsed], frozen=True, kw_only=True, repr_
     timings: Timings
     finish_reason: FinishReason
     model: str
+    cost: Cost | None = None
     warnings: tuple[Notice, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     request_id: str | None = None

@@ -51,6 +51,7 @@ async def retried(
                 async for batch in batches:
                     has_content = True
                     yield batch
+                    del batch
         except SabirError as error:
             seconds = runtime.now() - began
             outcome = type(error).__name__

@@ -16,6 +16,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import operator
 import os
 import queue
 import random
@@ -630,7 +631,8 @@ class _Spawner:
         """Run `work` on a daemon thread in a copy of this context; it is never joined."""
         work = functools.partial(contextvars.copy_context().run, work)
         try:
-            self._idle.pop().put(work)
+            # In one C call: an interrupt between taking a thread and giving it work would leave it waiting for ever.
+            next(map(operator.methodcaller("put", work), iter(self._idle.pop, None)))
             return
         except IndexError:
             pass

@@ -7,10 +7,20 @@ when a stream cuts an emoji) and checked where it would write null for a number 
 from __future__ import annotations
 
 import json
+import re
+from itertools import accumulate
 from math import isfinite
 from typing import Any, TypeGuard, cast
 
 import msgspec
+
+# No answer or request is nested more deeply. Whoever walks through a value may call himself at each level, and Python
+# allows a thousand calls in all.
+DEEPEST = 200
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.S)
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -20,8 +30,10 @@ def decode_json(data: str | bytes) -> Any:
     """Decode JSON; what msgspec refuses but JSON allows (half a surrogate pair, as providers send) is kept.
 
     Raises:
-        ValueError: this is not JSON (NaN and Infinity are not).
+        ValueError: this is not JSON (NaN and Infinity are not), or nested too deeply.
     """
+    if _is_too_deep(data):
+        raise ValueError("nested too deeply")
     try:
         return _decode(data)
     except RecursionError:
@@ -62,6 +74,15 @@ def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
 def is_array(value: Any) -> TypeGuard[list[Any]]:
     """Whether a decoded value is a JSON array."""
     return isinstance(value, list)
+
+
+def _is_too_deep(data: str | bytes) -> bool:
+    if isinstance(data, str):
+        return data.count("[") + data.count("{") > DEEPEST and _is_too_deep(data.encode("utf-8", "surrogatepass"))
+    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+        return False
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST
 
 
 def _refuse_non_finite(value: Any) -> None:

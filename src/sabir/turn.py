@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
@@ -18,6 +19,7 @@ import msgspec
 
 from . import deltas
 from .chunks import Phase, StreamChunk
+from .cost import Cost
 from .deltas import Assembler, FinishReason
 from .errors import ClosedError, SabirError, StreamInterrupted, StructuredOutputError
 from .handover import sendable
@@ -58,6 +60,7 @@ class Turn(Generic[T]):
         max_tool_rounds: int,
         include: Collection[str],
         hooks: tuple[Hook, ...],
+        cost: Callable[[Request, Usage, Message], Cost | None],
         when_over: Callable[[Turn[Any]], None],
     ) -> None:
         self.history = request.messages
@@ -76,9 +79,11 @@ class Turn(Generic[T]):
         self._max_tool_rounds = max_tool_rounds
         self._include = include
         self._hooks = hooks
+        self._cost_of_answer = cost
         self._when_over = when_over
         self._assembler = Assembler(dialect, maker)
         self._usage: Usage = NOTHING
+        self._costs: list[Cost | None] = []
         self._is_counted = True
         self._added: tuple[Message, ...] = ()
         self._began = runtime.now()
@@ -121,6 +126,7 @@ class Turn(Generic[T]):
             async with aclosing(self._rounds()) as batches:
                 async for batch in batches:
                     yield batch
+                    del batch
         except Exception as error:
             self._end_with(error)
             if self._error is not None:
@@ -191,6 +197,7 @@ class Turn(Generic[T]):
             async with aclosing(self._answer()) as batches:
                 async for batch in batches:
                     yield batch
+                    del batch
             message, finish = self._completed_answer()
             calls = message.tool_calls
             if not self._is_runnable(calls):
@@ -227,8 +234,10 @@ class Turn(Generic[T]):
                             seen.append(StreamChunk(phase, delta.text, None, iteration))  # type: ignore[arg-type]
                     elif type(delta) is deltas.Open:
                         phases.append(_PHASES.get(delta.kind) if delta.choice == 0 else None)
+                del batch
                 if seen:
                     yield seen
+                del seen
 
     def _note_first_token(self) -> None:
         self._first_token = self._runtime.now() - self._began
@@ -238,6 +247,7 @@ class Turn(Generic[T]):
     def _completed_answer(self) -> tuple[Message, FinishReason]:
         message = self._assembler.message()
         self._usage, self._is_counted = self._usage + self._assembler.usage, True
+        self._costs.append(self._cost_of_answer(self._request, self._assembler.usage, message))
         finish = self._assembler.finishes.get(0)
         return _with_ids(message, self.history), finish.reason if finish else "unknown"
 
@@ -294,6 +304,13 @@ class Turn(Generic[T]):
     def _partial(self) -> Message:
         return self._assembler.message(is_partial=True)
 
+    def _cost(self) -> Cost | None:
+        """What all rounds cost, if that is known of each: what an answer that was broken off costs, nobody says."""
+        known = [cost for cost in self._costs if cost is not None]
+        if not known or len(known) < len(self._costs) or not self._is_counted:
+            return None
+        return functools.reduce(operator.add, known)
+
     def _make_response(self, message: Message, finish: FinishReason, parsed: Any) -> Response[Any]:
         exchange = self.exchange
         choices = self._assembler.choices if len(self._assembler.finishes) > 1 else (message,)
@@ -305,6 +322,7 @@ class Turn(Generic[T]):
             timings=Timings(self._runtime.now() - self._began, self._first_token),
             finish_reason=finish,
             model=self._assembler.model or self._request.model,
+            cost=self._cost(),
             warnings=tuple(exchange.notices),
             attempts=tuple(exchange.attempts),
             request_id=exchange.request_id,

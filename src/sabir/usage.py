@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -40,11 +42,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
     def total_tokens(self) -> int | None:
         return _sum(self.input_tokens, self.output_tokens)
 
+    @property
+    def source(self) -> Literal["reported", "estimated", "unknown"]:
+        """Who counted: the provider, a rule of thumb of ours, or nobody."""
+        return "unknown" if self == NOTHING else "reported"
+
     def __add__(self, other: Usage) -> Usage:
         """The usage of two calls together; a bucket that neither reported stays None."""
         if self is NOTHING or other is NOTHING:
             return other if self is NOTHING else self
-        return Usage(**{name: _sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
+        # With one estimate in it, a sum is none of the provider's.
+        kind = type(other) if isinstance(other, Estimate) else type(self)
+        return kind(**{name: _sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
 
     def updated(self, later: Usage) -> Usage:
         """This count replaced, bucket by bucket, by a later count of the same call (streams count cumulatively)."""
@@ -56,6 +65,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
                 for name in self.__struct_fields__
             }
         )
+
+
+class Estimate(Usage, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """Token counts by a rule of thumb, before anybody counted."""
+
+    @property
+    def source(self) -> Literal["reported", "estimated", "unknown"]:
+        return "estimated"
 
 
 # Where counting begins; most sums are of this and one other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_type
 
 import sabir
@@ -19,13 +20,27 @@ def blocking() -> None:
     assert_type(sabir.ask("…", schema=Invoice).parsed, Invoice)
     assert_type(sabir.ask("…").parsed, None)
     client = sabir.Client("openai-chat:gpt-4o-mini", temperature=0, timeout=5)
+    sabir.Client("azure:mine", api_key=lambda: "token", organization="mine", extra_body={"a": 1})
     assert_type(client.ask("…", schema=Invoice, temperature=0.5).parsed, Invoice)
     assert_type(client.ask("…", schema={"type": "object"}).parsed, Any)
     assert_type(client.ask("…"), sabir.Response[None])
+    assert_type(client.ask("…").cost, sabir.Cost | None)
+    assert_type(client.capabilities("openai:gpt-5"), sabir.ModelFacts)
     with client.stream("…", schema=Invoice, include=["generating"]) as stream:
         for chunk in stream:
             assert_type(chunk, sabir.StreamChunk)
     assert_type(stream.response, sabir.Response[Invoice])
+    assert_type(client.raw_complete("…", max_tokens=5), sabir.Response[None])
+    assert_type(client.raw_complete(["…"], model="openai:gpt-3.5-turbo-instruct"), sabir.Response[None])
+    dot = sabir.image(sabir.Pixels(1, 1, b"..."))
+    assert_type(dot, sabir.Image)
+    assert_type(sabir.image(Path("…")), sabir.Image)
+    assert_type(sabir.audio(b"..."), sabir.Audio)
+    assert_type(sabir.video("https://…"), sabir.File)
+    with Path("…").open("rb") as opened:
+        assert_type(sabir.file(opened, name="…"), sabir.File)
+        client.ask("…", images=[dot, "…", b"...", opened], audio=["…"], files=(Path("…"), opened))
+    client.stream("…", images=[sabir.Pixels(1, 1, b"...")])
     assert_type(client.embed("…"), sabir.Embedding)
     assert_type(client.embed(["…"], dimensions=256, encoding_format="base64"), sabir.Embeddings)
     assert_type(client.embed_batch(("…",)), sabir.Embeddings)
@@ -33,6 +48,12 @@ def blocking() -> None:
     vector: list[float] = client.embed("…")
     vectors: list[list[float]] = client.embed(["…"])
     vectors.append(vector)
+    assert_type(client.embed("…", input_type="query"), sabir.Embedding)
+    ranking = client.rerank("…", ["…"], model="cohere:rerank-v3.5", top_n=1)
+    assert_type(ranking, sabir.Reranking)
+    best: list[sabir.Ranked] = ranking
+    assert_type(best[0].score, float)
+    assert_type(best[0].document, str)
     chat = client.chat(system="…", tools=[print])
     assert_type(chat, sabir.Chat)
     assert_type(chat("…", schema=Invoice).parsed, Invoice)
@@ -53,9 +74,11 @@ async def awaitable() -> None:
                 assert_type(chunk, sabir.StreamChunk)
         assert_type(stream.response, sabir.Response[Invoice])
         assert_type(await client.embed("…", model="openai:text-embedding-3-small"), sabir.Embedding)
+        assert_type(await client.raw_complete("…"), sabir.Response[None])
         assert_type(await client.embed(["…"]), sabir.Embeddings)
         assert_type(await client.embed_batch(["…"]), sabir.Embeddings)
         assert_type(await client.embedding_dim("openai:text-embedding-3-small"), int)
+        assert_type(await client.rerank("…", ("…",)), sabir.Reranking)
         chat = client.chat(system="…")
         assert_type((await chat("…")).parsed, None)
         assert_type(chat.stream("…"), aio.Stream[None])

@@ -79,8 +79,8 @@ def _with_model_options(command: Command) -> Command:
 def sabir() -> None:
     """Ask any language model, in the cloud or on this machine.
 
-    Keys are read from the environment only, each provider's own variable (OPENAI_API_KEY, GROQ_API_KEY, ...): an option
-    for them would leave them in your shell's history.
+    Keys are read from the environment and from .env only, each provider's own variable (OPENAI_API_KEY, GROQ_API_KEY,
+    ...): an option for them would leave them in your shell's history.
 
     stdout is the answer and nothing else. Exit codes: 0 answered, 1 failed, 2 asked wrongly, 130 interrupted.
     """
@@ -118,5 +118,35 @@ def chat(**options: Any) -> int:
     return code
 
 
-def _loaded() -> Any:
-    return import_module(".talk", __package__)
+@sabir.command()
+@click.argument("url")
+@click.option("-m", "--model", help="The model to ask, as its server calls it; the only one, if none is named.")
+@click.option("--key-variable", metavar="NAME", help="The environment variable that holds the server's key, if any.")
+@click.option("--timeout", metavar="SECONDS", type=float, help="The longest it may take in all.  [default: 120]")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def probe(**options: Any) -> int:
+    """Find out what the server of chat completions at URL does, by a few small requests.
+
+    It is kept, by URL and model, in your cache folder: models of openai-compat at this URL are then known to have or
+    not to have tools and schemas. Ask again when the server has changed.
+    """
+    code: int = _loaded().probe(**options)
+    return code
+
+
+@sabir.command()
+@click.argument("what", metavar="[PROVIDER | refresh]", required=False)
+@click.option("--url", metavar="URL", help="Where to refresh from.  [default: SABIR_MODELS_URL, else models.dev]")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON list; what is not known is null.")
+def models(**options: Any) -> int:
+    """Show what is known of models: what they can do, take and cost, and since when.
+
+    `sabir models refresh` fetches newer facts from models.dev and keeps them in your cache folder. Nothing else ever
+    does.
+    """
+    code: int = _loaded(".models").models(**options)
+    return code
+
+
+def _loaded(room: str = ".talk") -> Any:
+    return import_module(room, __package__)

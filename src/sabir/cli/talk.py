@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from msgspec import to_builtins
+from msgspec.structs import asdict
+
 from ..chat import Chat
 from ..client import Client
 from ..errors import ConfigurationError, SabirError, StorageError, UnsupportedError
 from ..messages import Message, ToolCall, ToolResult, assistant, user
 from ..options import Call
+from ..probing import TIMEOUT
+from ..probing import probe as probe_server
 from ..requests import Response, Thinking
+from ..server_facts import ServerFacts, write_facts
 from ..strict_json import decode_json
 from . import INTERRUPTED
 from .screen import Screen, silence
@@ -69,13 +75,13 @@ def ask(
             said = _prompt(prompt, screen)
             response = _answer(client, said, call, shape, screen, is_quiet=is_quiet, is_streamed=not no_stream)
         if is_json:
-            screen.answer(_as_json(_report(response, shape is not None), screen))
+            screen.answer(as_json(_report(response, shape is not None), screen))
         elif shape is not None:
-            screen.answer(_as_json(response.parsed, screen))
+            screen.answer(as_json(response.parsed, screen))
         screen.end_answer()
         _warn(response, screen)
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def chat(**options: Unpack[ModelOptions]) -> int:
@@ -102,10 +108,38 @@ def chat(**options: Unpack[ModelOptions]) -> int:
                     case _:
                         _take_turn(talk, line, screen, is_typed)
 
-    return _guarded(work)
+    return guarded(work)
 
 
-def _guarded(work: Callable[[Screen], None]) -> int:
+def probe(url: str, model: str | None, key_variable: str | None, timeout: float | None, is_json: bool) -> int:
+    """Do `sabir probe` and return its exit code."""
+
+    def work(screen: Screen) -> None:
+        key = None
+        if key_variable is not None and (key := os.environ.get(key_variable)) is None:
+            raise ConfigurationError(f"the environment variable {key_variable} is not set")
+        facts = probe_server(url, model, api_key=key, timeout=TIMEOUT if timeout is None else timeout)
+        path = write_facts(facts)
+        screen.answer(as_json(asdict(facts), screen) if is_json else "\n".join(_told(facts)))
+        screen.end_answer()
+        screen.note(f"kept in {path}")
+
+    return guarded(work)
+
+
+def _told(facts: ServerFacts) -> Iterator[str]:
+    words: dict[bool | None, str] = {True: "yes", False: "no", None: "not seen"}
+    yield f"model             {facts.model}"
+    yield f"context           {facts.context or words[None]}"
+    yield f"streams           {words[facts.streams]}"
+    yield f"usage in streams  {words[facts.usage_in_streams]}"
+    yield f"tools             {words[facts.tools]}"
+    yield f"schemas           {words[facts.structured]}"
+    yield f"thinking          {facts.thinking or words[None]}"
+    yield from facts.notes
+
+
+def guarded(work: Callable[[Screen], None]) -> int:
     """Do the work and return the exit code; what stops it is told below what has been written."""
     screen = Screen()
     try:
@@ -316,7 +350,9 @@ def _report(response: Response[Any], has_schema: bool) -> dict[str, Any]:
         "usage": {
             **{name: getattr(usage, name) for name in usage.__struct_fields__},
             "total_tokens": usage.total_tokens,
+            "source": usage.source,
         },
+        "cost": to_builtins(response.cost),
         "timings": {"total": timings.total, "first_token": timings.first_token},
         "warnings": [
             {"kind": notice.kind, "subject": notice.subject, "message": notice.message} for notice in response.warnings
@@ -344,7 +380,7 @@ def _arguments(call: ToolCall) -> Any:
         return call.input
 
 
-def _as_json(value: Any, screen: Screen) -> str:
+def as_json(value: Any, screen: Screen) -> str:
     """JSON to be read by people where stdout can say it, and with escapes where it cannot: no character is lost."""
     text = json.dumps(value, ensure_ascii=False)
     try:

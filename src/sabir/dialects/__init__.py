@@ -1,7 +1,8 @@
 """Wire formats, one file each: bytes to values and back, without I/O, clock or chance.
 
-`Dialect` is what the rooms above know of a format of conversations, `EmbeddingDialect` of one of embeddings. A dialect
-is a frozen dataclass whose fields are the known quirks of the servers that speak it.
+`Dialect` is what the rooms above know of a format of conversations, `EmbeddingDialect` of one of embeddings,
+`RerankDialect` of one of rankings. A dialect is a frozen dataclass whose fields are the known quirks of the servers
+that speak it.
 """
 
 from __future__ import annotations
@@ -112,20 +113,23 @@ class Dialect(Protocol):
 
 
 EncodingFormat: TypeAlias = Literal["float", "base64"]
+InputType: TypeAlias = Literal["query", "document"]
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is to be embedded, and how. None is unset.
 
     `inputs` are texts; a client of ours may also send what some servers take in their place, lists of token ids and
-    objects (images). `encoding_format` is how vectors travel and changes nothing in them. `extra` and `headers` go to
-    the wire as they are, `state` is what a decoded request said beyond these words.
+    objects (images). `encoding_format` is how vectors travel and changes nothing in them; `input_type` says whether the
+    texts are searched for or searched in, which some models embed otherwise. `extra` and `headers` go to the wire as
+    they are, `state` is what a decoded request said beyond these words.
     """
 
     model: str
     inputs: tuple[str | list[int] | dict[str, Any], ...]
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
     encoding_format: EncodingFormat | None = None
+    input_type: InputType | None = None
     user: str | None = None
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
@@ -186,6 +190,72 @@ class EmbeddingDialect(Protocol):
     def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]: ...
 
 
+class RerankRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is to be ranked by what, and how many are wanted (None: all).
+
+    `documents` are texts; a client of ours may also send the objects that some servers take in their place. `extra`
+    and `headers` go to the wire as they are, `state` is what a decoded request said beyond these words.
+    """
+
+    model: str
+    query: str
+    documents: tuple[str | dict[str, Any], ...]
+    top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    state: ProviderState | None = None
+
+
+class Rank(msgspec.Struct, frozen=True):
+    """The document of this index, and how well it fits: the more, the better, on the model's own scale."""
+
+    index: int
+    score: float
+
+
+class RerankResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks in the order in which they came, no document twice."""
+
+    ranks: tuple[Rank, ...]
+    usage: Usage = NOTHING
+    model: str | None = None
+    state: ProviderState | None = None
+
+
+class RerankDialect(Protocol):
+    """A wire format of rankings, both halves. See `Dialect` for what the methods of the same names promise."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_documents(self) -> int | None:
+        """The most documents that a request may have; None is no limit that we know."""
+        ...
+
+    def encode_request(self, request: RerankRequest) -> tuple[HttpRequest, tuple[Notice, ...]]: ...
+
+    def decode_answer(self, body: bytes) -> RerankResponse:
+        """An answer.
+
+        Raises:
+            SabirError: the body is no answer, a document is ranked twice, or an error sent with status 200.
+        """
+        ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError: ...
+
+    def decode_request(self, body: bytes) -> RerankRequest: ...
+
+    def encode_response(self, response: RerankResponse) -> bytes: ...
+
+    def encode_error(self, error: SabirError) -> tuple[int, bytes]: ...
+
+    def canonical_request(self, body: dict[str, Any]) -> dict[str, Any]: ...
+
+    def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]: ...
+
+
 def response_of(dialect: str, deltas: Iterable[Delta]) -> Response[None]:
     """The sum of an answer's deltas; it knows of no time that passed and no attempt that was made."""
     total = Assembler(dialect)
@@ -211,6 +281,8 @@ class Unsupported(str):
 
 
 Verdicts = Mapping[str, str | Unsupported]
+
+NO_DOCUMENTS = Unsupported("this API takes no documents beside the messages; put them into the prompt")
 
 
 def text_of(value: Any) -> str | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal, get_args
+from urllib.parse import quote
 
 import msgspec
 
@@ -52,13 +53,15 @@ from ..messages import Text as TextPart
 from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
 from .failures import error_from_value, provider_error, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
+from .media_rules import MEGABYTE, MediaRules
 from .sse import EventStream
 
 NAME = "anthropic"
+_VERTEX_VERSION = "vertex-2023-10-16"
 
 # The verdict on each portable parameter: the wire's word for it, or why there is none.
 PARAMETERS: Verdicts = {
@@ -73,6 +76,7 @@ PARAMETERS: Verdicts = {
     "repetition_penalty": Unsupported("this API has no penalties; say in the prompt what is not to be repeated"),
     "logprobs": Unsupported("this API tells no log probabilities; choose another provider"),
     "top_logprobs": Unsupported("this API tells no log probabilities; choose another provider"),
+    "documents": NO_DOCUMENTS,
     "n": Unsupported("this API gives one answer; ask several times"),
 }
 
@@ -125,6 +129,16 @@ _IN_PROMPT = _IN_ANSWER | {"tool_result", "image", "document"}
 _STREAMED = {"text": "text_delta", "thinking": "thinking_delta"}
 _KINDS: dict[type[Part], PartKind] = {TextPart: "text", Thinking: "thinking", ToolCall: "call", ServerItem: "server"}
 _IN_MESSAGE_DELTA = ("stop_reason", "stop_sequence", "stop_details", "container")
+# https://platform.claude.com/docs/en/build-with-claude/vision: 32 MB a request, and base64 takes 4 bytes for 3.
+MEDIA = MediaRules(
+    types={
+        Image: ("image/png", "image/jpeg", "image/webp", "image/gif"),
+        File: ("application/pdf", "text/"),
+    },
+    most={Image: 24 * MEGABYTE, File: 24 * MEGABYTE},
+)
+# The same page: Google Cloud and Amazon fetch nothing.
+CLOUD_MEDIA = replace(MEDIA, inlined=(Image, File))
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,8 @@ class Anthropic:
         thinking: how it is asked for: "budget" (in tokens) or "adaptive" (by effort); None is by the model's name.
         schema: "output_config" (structured outputs, Claude 4.5 and later) or "prompt" (the schema is described).
         inline_system: whether system messages may stand in the middle (Claude Opus 4.8 and later).
+        host: "vertex" where Google Cloud serves the models: the model is in the address, the version in the body.
+        media: what the server takes of images and documents.
     """
 
     version: str = "2023-06-01"
@@ -146,6 +162,8 @@ class Anthropic:
     thinking: Literal["budget", "adaptive"] | None = None
     schema: Literal["output_config", "prompt"] = "output_config"
     inline_system: bool = False
+    host: Literal["vertex"] | None = None
+    media: MediaRules = MEDIA
 
     name = NAME
 
@@ -163,7 +181,14 @@ class Anthropic:
 
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         encoder = _BodyEncoder(self)
-        body = encode_json(encoder.body(request))
+        fields = encoder.body(request)
+        if self.host == "vertex":
+            method = "streamRawPredict" if request.stream else "rawPredict"
+            url = f"/models/{quote(fields.pop('model'))}:{method}"
+            body = encode_json({"anthropic_version": _VERTEX_VERSION, **fields})
+            headers = (("content-type", "application/json"), *request.headers.items())
+            return HttpRequest("POST", url, headers, body), tuple(encoder.notices)
+        body = encode_json(fields)
         theirs = {name.lower() for name in request.headers}
         ours = (("content-type", "application/json"), ("anthropic-version", self.version))
         headers = (*(header for header in ours if header[0] not in theirs), *request.headers.items())
@@ -187,13 +212,7 @@ class Anthropic:
         return AnthropicDecoder()
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        error = provider_error(status, headers, body)
-        try:
-            told = mapping_of(decode_json(body)).get("request_id")
-        except ValueError:
-            return error
-        error.request_id = error.request_id or text_of(told)
-        return error
+        return provider_error(status, headers, body)
 
     def decode_request(self, body: bytes) -> Request:
         try:
@@ -895,9 +914,7 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
 
 def _failure(value: Any) -> ProviderError:
     """An error that came where an answer was to come."""
-    error = error_from_value(None, {}, value, encode_json(value).decode())
-    error.request_id = error.request_id or text_of(mapping_of(value).get("request_id"))
-    return error
+    return error_from_value(None, {}, value, encode_json(value).decode())
 
 
 # The server's half: requests

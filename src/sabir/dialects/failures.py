@@ -47,20 +47,51 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "permission_error": PermissionDeniedError,
     "not_found_error": NotFoundError,
     "model_not_found": NotFoundError,
+    "invalid_model": NotFoundError,
     "rate_limit_error": RateLimitError,
     "rate_limit_exceeded": RateLimitError,
+    "insufficient_quota": RateLimitError,
     "overloaded_error": OverloadedError,
     "context_length_exceeded": ContextOverflowError,
     "exceed_context_size_error": ContextOverflowError,
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
+    "image_content_policy_violation": ContentFilterError,
+    "bio_policy": ContentFilterError,
+    "misalignment_policy_violation": ContentFilterError,
     "invalid_request_error": BadRequestError,
     "request_too_large": BadRequestError,
     "billing_error": PermissionDeniedError,
+    # What a response of OpenAI's fails with, https://platform.openai.com/docs/api-reference/responses/object.
+    **dict.fromkeys(
+        (
+            *("invalid_prompt", "data_residency_mismatch", "invalid_image", "invalid_image_format"),
+            *("invalid_base64_image", "invalid_image_url", "invalid_image_mode", "image_too_large", "image_too_small"),
+            *("image_parse_error", "image_file_too_large", "image_file_not_found", "unsupported_image_media_type"),
+            *("empty_image_file", "failed_to_download_image"),
+        ),
+        BadRequestError,
+    ),
 }
-_OVERFLOW = re.compile(r"(?:maximum context length|available context size|context window|prompt is too long)", re.I)
-_LIMIT = re.compile(r"(?:context length is|context size \(|> ?|limit of )\s*(\d[\d,]{0,15})", re.I)
-_PROMPT = re.compile(r"(?:requested(?: about)?|resulted in|request \(|prompt is too long:)\s*(\d[\d,]{0,15})", re.I)
+_OVERFLOW = re.compile(
+    r"maximum (?:context|prompt) length|available context size|context window|(?:prompt|input) is too long|"
+    r"exceeds? (?:the )?context limit",
+    re.I,
+)
+# What the request is to blame for, though Ollama and llama-server also say it with a status of 500.
+_TOO_LONG = re.compile(
+    r"(?:longer than|exceeds) the (?:maximum |available )?context (?:length|size)|is too large to process|"
+    r"larger than the max context size",
+    re.I,
+)
+_UNABLE = re.compile(r"(?:image|audio|video) input is not supported", re.I)
+_LIMIT = re.compile(
+    r"(?:(?:context|prompt) length is|context size \(|batch size:|> ?|limit of )\s*(\d[\d,]{0,15})", re.I
+)
+_PROMPT = re.compile(
+    r"(?:requested(?: about)?|resulted in|request (?:\(|contains)|input \(|prompt is too long:)\s*(\d[\d,]{0,15})",
+    re.I,
+)
 # When a limit on the rate is no longer used up: in "6m0s" or "20ms" (OpenAI, Groq), at a moment (Anthropic), in seconds
 # (Hugging Face, Together), or in thousandths of those since 1970 (OpenRouter).
 _DURATION = re.compile(
@@ -70,7 +101,10 @@ _DURATION = re.compile(
 _UNITS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 _SINCE_1970 = 1e9
 _MILLISECONDS_SINCE_1970 = 1e11
-_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
+_REQUEST_IDS = (
+    *("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"),
+    *("mistral-correlation-id", "x-kong-request-id", "cf-ray"),
+)
 
 
 def provider_error(status: int | None, headers: Mapping[str, str], body: bytes) -> ProviderError:
@@ -101,16 +135,26 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
         status=status,
         # llama.cpp's code is the status once more, and its type says what happened.
         code=next((code for code in codes if code != str(status)), codes[0] if codes else None),
-        request_id=request_id(headers),
+        # Anthropic tells its id in the body too, Cohere only there.
+        request_id=request_id(headers)
+        or text_of(outer.get("request_id"))
+        or (text_of(outer.get("id")) if "error" not in outer else None),
         retry_after=retry_after(headers, status),
-        # An empty account is told like a rate limit, but no waiting fills it.
-        retryable=(kind.retryable or status in (408, 409)) and "insufficient_quota" not in codes,
+        retryable=(kind.retryable or status in (408, 409)) and not _is_lasting(status, codes, message),
         body=text[:10_000],
     )
     if isinstance(error, ContextOverflowError):
         error.prompt_tokens = count_of(fields.get("n_prompt_tokens")) or _number(_PROMPT, message)
         error.context_length = count_of(fields.get("n_ctx")) or _number(_LIMIT, message)
     return error
+
+
+def as_kind(error: ProviderError, kind: type[ProviderError]) -> ProviderError:
+    """The same error as another kind, for a format that knows better; whether to try again is that kind's word."""
+    if kind is type(error):
+        return error
+    told = ("status", "code", "request_id", "retry_after", "body")
+    return kind(error.message, **{name: getattr(error, name) for name in told})
 
 
 # What a server of ours answers with, by the first of these that the error is.
@@ -227,7 +271,9 @@ def _plain_number(value: str) -> float | None:
 
 def _kind(status: int | None, codes: list[str], message: str) -> type[ProviderError]:
     named = [_BY_CODE[code] for code in codes if code in _BY_CODE]
-    if ContextOverflowError in named or (status in (400, 413, None) and _OVERFLOW.search(message)):
+    if ContextOverflowError in named or (status in (400, 413, 422, None) and _OVERFLOW.search(message)):
+        return ContextOverflowError
+    if status in (400, 413, 422, 500, None) and _TOO_LONG.search(message):
         return ContextOverflowError
     specific = [kind for kind in named if kind is not BadRequestError]
     if specific and (status is None or status == 400):
@@ -239,6 +285,11 @@ def _kind(status: int | None, codes: list[str], message: str) -> type[ProviderEr
     if status is None and named:
         return named[0]
     return ServerError
+
+
+def _is_lasting(status: int | None, codes: list[str], message: str) -> bool:
+    """Whether waiting does not help: an empty account is told like a rate limit, and what is not built will not be."""
+    return "insufficient_quota" in codes or status == 501 or _UNABLE.search(message) is not None
 
 
 def _message(fields: dict[str, Any]) -> str:

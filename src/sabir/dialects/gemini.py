@@ -51,10 +51,11 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
-from .failures import error_from_value, status_of
+from .failures import as_kind, error_from_value, status_of
 from .json_array import ObjectStream
 from .json_paths import PathText
 from .leftovers import difference, own_state, patched
+from .media_rules import MediaRules
 from .sse import EventStream
 from .surrogates import PairedText
 
@@ -175,6 +176,8 @@ _IN_PIECES = ("partialArgs", "willContinue")
 _NOTED = ("groundingMetadata", "urlContextMetadata", "citationMetadata", "logprobsResult")
 _CITATIONS = {"citations": "citation", "citationSources": "citationSource"}
 _OTHERS_LOGPROB = frozenset({"logprob", "bytes", "top_logprobs"})
+# https://ai.google.dev/gemini-api/docs/image-understanding
+MEDIA = MediaRules(types={Image: ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")})
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,12 @@ class Gemini:
     Attributes:
         parameters: the verdict on each portable parameter.
         thinking: how it is asked for: "budget" (in tokens) or "level"; None is by the model's name.
+        media: what the server takes of images.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
     thinking: Literal["budget", "level"] | None = None
+    media: MediaRules = MEDIA
 
     name = NAME
 
@@ -1369,10 +1374,7 @@ def _failure(status: int | None, headers: Mapping[str, str], value: Any, text: s
     if error.retry_after is None and delay is not None:
         error.retry_after = float(delay[1])
     overflow = _OVERFLOW.search(error.message) if isinstance(error, BadRequestError) else None
-    kind = ContextOverflowError if overflow else _REASONS.get(error.code or "", type(error))
-    if kind is not type(error):
-        told = ("status", "code", "request_id", "retry_after", "body")
-        error = kind(error.message, **{name: getattr(error, name) for name in told})
+    error = as_kind(error, ContextOverflowError if overflow else _REASONS.get(error.code or "", type(error)))
     if isinstance(error, ContextOverflowError):
         metadata = mapping_of(info.get("metadata"))
         prompt, most = overflow.groups() if overflow else (metadata.get("promptTokens"), metadata.get("contextLength"))

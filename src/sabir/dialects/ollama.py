@@ -21,7 +21,6 @@ older servers. So two things are sent that nobody asked for, where nobody asks o
 
 from __future__ import annotations
 
-import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +111,6 @@ _DONE_REASON: dict[FinishReason, str] = {
 }
 _EFFORT_BUDGETS = ((2048, "low"), (8192, "medium"))
 # What is told of an overflow, apart from llama.cpp's own error, which Ollama puts into the text of its own.
-_OVERFLOW = re.compile(r"(?:longer than|exceeds) the (?:maximum )?context length", re.I)
 
 _LEAST_CONTEXT = 4096
 _LEAST_ANSWER = 2048
@@ -671,12 +669,7 @@ def _failure(status: int | None, headers: Mapping[str, str], value: Any, text: s
         inner = mapping_of(decode_json(told["error"])) if isinstance(told.get("error"), str) else {}
     except ValueError:
         inner = {}
-    error = error_from_value(status, headers, {**told, **inner} if inner.get("error") else value, text)
-    if _OVERFLOW.search(error.message) and not isinstance(error, ContextOverflowError):
-        overflow = ContextOverflowError(error.message)
-        overflow.__dict__.update(error.__dict__, retryable=False)
-        return overflow
-    return error
+    return error_from_value(status, headers, {**told, **inner} if inner.get("error") else value, text)
 
 
 # The server's half: requests

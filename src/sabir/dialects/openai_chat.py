@@ -60,10 +60,11 @@ from ..messages import Text as TextPart
 from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
 from .failures import error_from_value, failure_object, provider_error
 from .frames import Frame
 from .leftovers import difference, own_state, patched, without_nulls
+from .media_rules import MEGABYTE, MediaRules, file_name
 from .sse import EventStream
 
 NAME = "openai_chat"
@@ -83,6 +84,7 @@ OPENAI_PARAMETERS: Verdicts = {
     "parallel_tool_calls": "parallel_tool_calls",
     "logprobs": "logprobs",
     "top_logprobs": "top_logprobs",
+    "documents": NO_DOCUMENTS,
     "n": "n",
     "user": "user",
 }
@@ -131,7 +133,14 @@ _IN_MESSAGE = frozenset(
         "audio",
     }
 )
+_NO_WAY_TO_THINK = "this server has no known way to ask for thinking"
 _EFFORT_BUDGETS = ((2048, "low"), (8192, "medium"))
+# https://platform.openai.com/docs/guides/images-vision, and /pdf-files: files are sent as data or by id.
+MEDIA = MediaRules(
+    inlined=(Audio, File),
+    types={Image: ("image/png", "image/jpeg", "image/webp", "image/gif"), File: ("application/", "text/")},
+    most={Image: 50 * MEGABYTE, File: 50 * MEGABYTE},
+)
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 
@@ -149,6 +158,7 @@ class OpenAIChat:
         thinking_unless_asked: what to send where the caller says nothing; None sends nothing.
         replay_thinking: whether the server wants its own thinking back in the history.
         schema: whether `response_format` knows JSON schemas or only "some JSON".
+        media: what the server takes of images, sounds and files.
     """
 
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
@@ -158,12 +168,13 @@ class OpenAIChat:
     thinking_unless_asked: bool | None = None
     replay_thinking: bool = True
     schema: Literal["json_schema", "json_object"] = "json_schema"
+    media: MediaRules = MEDIA
 
     name = NAME
 
     def verdicts(self) -> Verdicts:
         """The verdict on every portable parameter."""
-        thinking = self.thinking or Unsupported("this server has no known way to ask for thinking")
+        thinking = self.thinking or Unsupported(_NO_WAY_TO_THINK)
         schema = {"schema": f"response_format.{self.schema}"}
         special = {"max_tokens": self.limit, "thinking": thinking, "tool_choice": "tool_choice", **schema}
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
@@ -302,7 +313,7 @@ class _BodyEncoder:
                 body["chat_template_kwargs"] = {"enable_thinking": asked is not False}
                 self._approximate(asked, "a chat template only turns thinking on or off")
             case None:
-                message = "thinking was not sent: this server has no known way to ask for it"
+                message = f"thinking was not sent: {_NO_WAY_TO_THINK}"
                 self.notices.append(Notice("unsupported", "thinking", message))
 
     def _think_by_effort(self, asked: bool | int | str, body: dict[str, Any]) -> None:
@@ -370,7 +381,7 @@ class _BodyEncoder:
                 return {"type": "file", "file": {"file_id": file_id}}
             case File(data=bytes()) | File(url=str()):
                 address = _address(part, "application/pdf")
-                return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": address}}
+                return {"type": "file", "file": {"filename": file_name(part), "file_data": address}}
             case _:
                 raise UnsupportedError(
                     f"chat completions has no place for a {type(part).__name__} part in a {role} message"

@@ -1,39 +1,36 @@
 """OpenAI embeddings, `POST /embeddings`, the format most servers of vectors speak. Knows no provider, only quirks.
 
-Sources: https://platform.openai.com/docs/api-reference/embeddings and the recorded traffic of nine servers. A vector
-travels as a list of numbers or as base64 of its 32-bit floats, little-endian, which costs a seventh to read.
+Sources: https://platform.openai.com/docs/api-reference/embeddings and the recorded traffic of nine servers.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
-from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
-from struct import pack
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from ..errors import BadRequestError, ProviderError, SabirError, ServerError, StreamProtocolError
+from ..errors import ProviderError, SabirError, StreamProtocolError
 from ..messages import ProviderState
 from ..requests import HttpRequest, Notice
-from ..strict_json import decode_json, encode_json, is_array, is_object
+from ..strict_json import encode_json, is_array, is_object
 from ..usage import NOTHING, Usage
 from . import (
     EmbeddingRequest,
     EmbeddingResponse,
     EncodingFormat,
+    InputType,
     Unsupported,
     Verdicts,
     count_of,
     mapping_of,
     text_of,
 )
-from .failures import error_from_value, failure_object, provider_error
+from .bodies import answer_of, converted, lowered, post, refused, request_of, shown
+from .failures import failure_object, provider_error
 from .leftovers import difference, own_state, patched, without_nulls
+from .vectors import read_vectors, written_vectors
 
 NAME = "openai_embeddings"
 
@@ -41,8 +38,12 @@ NAME = "openai_embeddings"
 EMBEDDING_PARAMETERS: Verdicts = {
     "dimensions": "dimensions",
     "encoding_format": "encoding_format",
+    "input_type": Unsupported("this format has no word for it; put what the model wants before each text yourself"),
     "user": "user",
 }
+
+
+_SAME: Mapping[InputType, str] = {"query": "query", "document": "document"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class OpenAIEmbeddings:
     Attributes:
         parameters: the verdict on each portable parameter.
         encoding_unless_asked: how vectors are to travel where the caller says nothing; None leaves it to the server.
+        says_float: whether floats have to be asked for by name; else they are what comes where nothing is asked.
+        input_types: the words for what texts are embedded for.
+        unasked: what every request has where the caller does not say otherwise.
         max_inputs: the most inputs of a request.
         max_bytes: the most bytes of text of a request. OpenAI's limit is 300,000 tokens, and none is less than a byte.
         dimensions_of: the length of a model's vectors, where it is known.
@@ -59,6 +63,9 @@ class OpenAIEmbeddings:
 
     parameters: Verdicts = field(default_factory=lambda: EMBEDDING_PARAMETERS)
     encoding_unless_asked: EncodingFormat | None = None
+    says_float: bool = True
+    input_types: Mapping[InputType, str] = field(default_factory=lambda: _SAME)
+    unasked: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_inputs: int | None = 2048
     max_bytes: int | None = 300_000
     dimensions_of: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -71,21 +78,14 @@ class OpenAIEmbeddings:
 
     def encode_request(self, request: EmbeddingRequest) -> tuple[HttpRequest, tuple[Notice, ...]]:
         body, notices = self._body(request)
-        headers = (("content-type", "application/json"), *request.headers.items())
-        return HttpRequest("POST", "/embeddings", headers, encode_json(body)), notices
+        return post("/embeddings", body, request.headers), notices
 
     def decode_answer(self, body: bytes) -> EmbeddingResponse:
-        shown = body[:10_000].decode("utf-8", "replace")
-        try:
-            wire = decode_json(body)
-        except ValueError as error:
-            raise ServerError(f"the answer is no JSON: {error}", status=200, body=shown) from None
-        if mapping_of(wire).get("error"):
-            raise error_from_value(None, {}, wire, shown)
+        wire = answer_of(body)
         if not is_object(wire) or not is_array(wire.get("data")):
-            raise StreamProtocolError("the answer has no embeddings", body=shown)
+            raise StreamProtocolError("the answer has no embeddings", body=shown(body))
         rows = _in_order(wire["data"])
-        vectors, encoding = _vectors(rows)
+        vectors, encoding = read_vectors([row.get("embedding") for row in rows])
         response = EmbeddingResponse(
             vectors=vectors,
             usage=_usage(mapping_of(wire.get("usage"))),
@@ -99,24 +99,18 @@ class OpenAIEmbeddings:
         return provider_error(status, headers, body)
 
     def decode_request(self, body: bytes) -> EmbeddingRequest:
-        try:
-            value = decode_json(body)
-        except ValueError as error:
-            raise BadRequestError(f"the body is no JSON: {error}", status=400) from None
-        if not is_object(value):
-            raise BadRequestError("the body is no JSON object", status=400)
-        wire = self.canonical_request(value)
+        wire = self.canonical_request(request_of(body))
         words = {name: word for name, word in self.parameters.items() if not isinstance(word, Unsupported)}
         # Some servers have the model in their address.
         known = {"model": wire.get("model", ""), "inputs": wire.get("input")}
         known |= {name: wire[word] for name, word in words.items() if word in wire}
-        try:
-            request = msgspec.convert(known, EmbeddingRequest)
-        except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `$.")
-            raise _refused(where.rstrip("`").replace("inputs", "input"), what) from None
+        # Servers have more words for this than ours, and the rest of them is left as it is.
+        meant = {theirs: ours for ours, theirs in self.input_types.items()}
+        if "input_type" in known:
+            known["input_type"] = meant.get(str(known["input_type"]))
+        request = converted(known, EmbeddingRequest, {**words, "inputs": "input"})
         if not request.inputs:
-            raise _refused("input", "at least one text is wanted")
+            raise refused("input", "at least one text is wanted")
         patch = difference(wire, self._body(request)[0])
         return msgspec.structs.replace(request, state=ProviderState(NAME, patch)) if patch else request
 
@@ -125,7 +119,7 @@ class OpenAIEmbeddings:
         patches = state.get("rows", {})
         rows = [
             patched({**_row(number), "embedding": vector}, patches.get(str(number), {}))
-            for number, vector in enumerate(_encoded(response))
+            for number, vector in enumerate(written_vectors(response.vectors, response.encoding_format))
         ]
         return encode_json({**patched(_answer(response), state.get("answer", {})), "data": rows})
 
@@ -147,27 +141,17 @@ class OpenAIEmbeddings:
         return {**wire, "data": [{**row, "index": number} for number, row in enumerate(_in_order(wire["data"]))]}
 
     def _body(self, request: EmbeddingRequest) -> tuple[dict[str, Any], tuple[Notice, ...]]:
-        body: dict[str, Any] = {"model": request.model, "input": list(request.inputs)}
+        encoding = request.encoding_format or self.encoding_unless_asked
         asked = {
             "dimensions": request.dimensions,
-            "encoding_format": request.encoding_format or self.encoding_unless_asked,
+            "encoding_format": None if encoding == "float" and not self.says_float else encoding,
+            "input_type": self.input_types[request.input_type] if request.input_type else None,
             "user": request.user,
         }
-        notices: list[Notice] = []
-        for parameter, value in asked.items():
-            verdict = self.parameters[parameter]
-            if value is None:
-                continue
-            if isinstance(verdict, Unsupported):
-                notices.append(Notice("unsupported", parameter, f"{parameter} was not sent: {verdict}"))
-            else:
-                body[verdict] = value
+        fields, notices = lowered(self.parameters, asked)
+        body = {"model": request.model, "input": list(request.inputs), **self.unasked, **fields}
         body = patched(body, own_state(request.state, NAME))
         return {**body, **request.extra}, tuple(notices)
-
-
-def _refused(where: str, what: str) -> BadRequestError:
-    return BadRequestError(f"{where}: {what}", status=400, code="invalid_request_error")
 
 
 def _in_order(rows: list[Any]) -> list[dict[str, Any]]:
@@ -183,42 +167,6 @@ def _in_order(rows: list[Any]) -> list[dict[str, Any]]:
     if strange := [number for number in numbers if type(number) is not int or not 0 <= number < len(rows)]:
         raise StreamProtocolError(f"of {len(rows)} embeddings one has the index {strange[0]!r}, so that one is missing")
     return sorted(rows, key=lambda row: row["index"])
-
-
-def _vectors(rows: Sequence[dict[str, Any]]) -> tuple[list[list[float]], EncodingFormat]:
-    """The vectors, and how they came: a server may answer floats although base64 was asked for."""
-    wire = [row.get("embedding") for row in rows]
-    try:
-        if wire and isinstance(wire[0], str):
-            return [_unpacked(cast("str", text)) for text in wire], "base64"
-        vectors = msgspec.convert(wire, list[list[float]])
-    except (TypeError, ValueError) as error:
-        raise StreamProtocolError(f"an embedding is no vector: {error}") from None
-    if not all(vectors):
-        raise StreamProtocolError("an embedding is an empty vector")
-    return vectors, "float"
-
-
-def _unpacked(text: str) -> list[float]:
-    floats = array("f")
-    floats.frombytes(a2b_base64(text, strict_mode=True))
-    if sys.byteorder == "big":
-        floats.byteswap()
-    vector = floats.tolist()
-    # JSON cannot say these, and no search in a store would find such a vector; a sum keeps both.
-    if not vector or not isfinite(sum(vector)):
-        raise ValueError("it is empty, or not all its numbers are finite")
-    return vector
-
-
-def _encoded(response: EmbeddingResponse) -> list[Any]:
-    if response.encoding_format == "float":
-        return list(response.vectors)
-    try:
-        packed = (pack(f"<{len(vector)}f", *vector) for vector in response.vectors)
-        return [b2a_base64(data, newline=False).decode() for data in packed]
-    except OverflowError:
-        raise ValueError("a number of a vector is too large for 32 bits; answer with encoding_format='float'") from None
 
 
 def _row(number: int) -> dict[str, Any]:

@@ -167,33 +167,6 @@ _PARTS = {
 }
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _PLACES: dict[str, tuple[str, ...]] = {"message": ("content",), "reasoning": ("summary", "content")}
-# What the code of a failed response means, by the type that such errors have where they come with a status.
-_ERROR_TYPES = {
-    "insufficient_quota": "rate_limit_error",
-    **dict.fromkeys(
-        ("image_content_policy_violation", "bio_policy", "misalignment_policy_violation"), "content_filter"
-    ),
-    **dict.fromkeys(
-        (
-            "invalid_prompt",
-            "data_residency_mismatch",
-            "invalid_image",
-            "invalid_image_format",
-            "invalid_base64_image",
-            "invalid_image_url",
-            "invalid_image_mode",
-            "image_too_large",
-            "image_too_small",
-            "image_parse_error",
-            "image_file_too_large",
-            "image_file_not_found",
-            "unsupported_image_media_type",
-            "empty_image_file",
-            "failed_to_download_image",
-        ),
-        "invalid_request_error",
-    ),
-}
 # What is only known at the end of an answer.
 _LATE = frozenset({"output", "usage", "status", "incomplete_details", "error", "completed_at"})
 
@@ -1256,8 +1229,6 @@ def _wire_item(value: Any) -> dict[str, Any]:
 def _failure(value: dict[str, Any]) -> ProviderError:
     """An error that came where an answer was to come; it has a code, and no status that says what it means."""
     told = value.get("error") or {name: item for name, item in value.items() if name in ("code", "message", "param")}
-    if is_object(told) and (kind := _ERROR_TYPES.get(text_of(told.get("code")) or "")) is not None:
-        told = {**told, "type": kind}
     named = {"error": told or "the response failed, and no reason was given"}
     return error_from_value(None, {}, named, _json(value))
 

@@ -1,8 +1,8 @@
-"""llama.cpp in this process: the `openai_chat` dialect over a function call instead of a socket. Parses no model text.
+"""llama.cpp in this process: OpenAI's dialects over a function call instead of a socket. Parses no model text.
 
-The `xllamacpp` wheel speaks OpenAI chat completions in process. All that is left to do here is to keep one copy of a
-model's weights for the whole process, and to keep llama.cpp's threads out of trouble. Found by experiment with
-xllamacpp 2026.10 on Linux:
+The `xllamacpp` wheel speaks OpenAI's chat completions and legacy completions in process. All that is left to do here is
+to keep one copy of a model's weights for the whole process, and to keep llama.cpp's threads out of trouble. Found by
+experiment with xllamacpp 2026.10 on Linux:
 
 - A `Server` opens an HTTP listener whether one wants it or not. It gets a random key that nobody keeps and, where there
   are Unix sockets, an address that is gone before anybody could connect.
@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING, Any, final
 from weakref import WeakValueDictionary
 
 from ..deltas import Delta, Event
-from ..dialects import mapping_of
+from ..dialects import Dialect, mapping_of
 from ..dialects.openai_chat import OpenAIChat
+from ..dialects.openai_completions import OpenAICompletions
 from ..errors import BadRequestError, ClosedError, ConfigurationError, EngineError, SabirError
 from ..requests import Request
 from ..runtime import Line
@@ -85,6 +86,13 @@ def engine(model: str, provider: Provider) -> LlamaCpp:
     return LlamaCpp(path, provider.dialect, name=model)
 
 
+def completing(engine: LlamaCpp, dialect: Dialect) -> Completing:
+    """The same engine, given raw text to go on with, without a chat template."""
+    if not isinstance(dialect, OpenAICompletions):
+        raise ConfigurationError(f"llama.cpp goes on with raw text in openai_completions, not {dialect.name}")
+    return Completing(engine, dialect)
+
+
 @final
 class LlamaCpp:
     """A GGUF model run by llama.cpp.
@@ -117,9 +125,15 @@ class LlamaCpp:
         from the first sign of life: neither loading the model nor waiting for other answers is silence. Nothing ends
         while the model is being loaded (see the head of this file).
         """
-        body = self._encoded(request)
-        decoder = self._dialect.decoder()
-        run = _Run(self)
+        return self.answer(request, line, self._dialect, "handle_chat_completions")
+
+    def answer(
+        self, request: Request, line: Line, dialect: OpenAIChat | OpenAICompletions, operation: str
+    ) -> Iterator[Delta]:
+        """What `deltas` says, in a dialect and by the function of llama.cpp's that speaks it."""
+        body = _encoded(request, dialect)
+        decoder = dialect.decoder()
+        run = _Run(self, operation)
         limit = None
         try:
             line.hold(run.cut)
@@ -151,15 +165,6 @@ class LlamaCpp:
 
     def _own_runs(self) -> list[_Run]:
         return [run for run in tuple(_runs) if run.engine is self]
-
-    def _encoded(self, request: Request) -> bytes:
-        body, _ = self._dialect.encode_body(request)
-        # With return_progress llama.cpp speaks between the steps of reading a prompt: a sign of life, a chance to stop.
-        streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
-        try:
-            return encode_json({**body, **streamed})
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
 
     def _chunk(self, arrived: bytes) -> dict[str, Any]:
         chunk: dict[str, Any] = decode_json(arrived)
@@ -206,7 +211,7 @@ class LlamaCpp:
             self._weights = None  # the next call looks at the file anew
             raise
         if not run.is_cut and not _is_exiting:
-            server.handle_chat_completions(body, run.take)
+            getattr(server, run.operation)(body, run.take)
 
     def _use(self) -> _Weights:
         """The weights, from now on used by this engine."""
@@ -221,13 +226,40 @@ class LlamaCpp:
         return weights
 
 
+@final
+class Completing:
+    """A `LlamaCpp` that is given raw text. Its weights, and who ends what it generates, are the engine's."""
+
+    def __init__(self, engine: LlamaCpp, dialect: OpenAICompletions) -> None:
+        self._engine = engine
+        self._dialect = dialect
+
+    def deltas(self, request: Request, line: Line) -> Iterator[Delta]:
+        """The answer, as it is generated; see `LlamaCpp.deltas`."""
+        return self._engine.answer(request, line, self._dialect, "handle_completions")
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _encoded(request: Request, dialect: OpenAIChat | OpenAICompletions) -> bytes:
+    body, _ = dialect.encode_body(request)
+    # With return_progress llama.cpp speaks between the steps of reading a prompt: a sign of life, a chance to stop.
+    streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
+    try:
+        return encode_json({**body, **streamed})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
+
+
 class _Run:
     """One generation: a thread that is inside llama.cpp, and a reader that waits for it."""
 
-    __slots__ = ("arrived", "engine", "has_begun", "is_cut")
+    __slots__ = ("arrived", "engine", "has_begun", "is_cut", "operation")
 
-    def __init__(self, engine: LlamaCpp) -> None:
+    def __init__(self, engine: LlamaCpp, operation: str = "handle_chat_completions") -> None:
         self.engine = engine
+        self.operation = operation
         self.arrived: queue.SimpleQueue[bytes | SabirError | None] = queue.SimpleQueue()
         self.has_begun = False
         self.is_cut = False

@@ -13,38 +13,105 @@ import re
 import sys
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard, TypeVar
 
 import msgspec
 
 from ..deltas import Assembler, Delta, Open
-from ..dialects import Dialect, list_of, mapping_of, response_of, text_of
+from ..dialects import (
+    Dialect,
+    EmbeddingDialect,
+    EmbeddingResponse,
+    RerankDialect,
+    RerankResponse,
+    list_of,
+    mapping_of,
+    response_of,
+    text_of,
+)
 from ..dialects.anthropic import Anthropic
+from ..dialects.bedrock import Bedrock
+from ..dialects.cohere import Cohere
+from ..dialects.cohere_embeddings import CohereEmbeddings
+from ..dialects.cohere_rerank import CohereRerank
+from ..dialects.gemini import Gemini
+from ..dialects.gemini_embeddings import GeminiEmbeddings
+from ..dialects.mistral import Mistral
+from ..dialects.ollama import Ollama
+from ..dialects.ollama_embeddings import OllamaEmbeddings
 from ..dialects.openai_chat import OpenAIChat
+from ..dialects.openai_completions import OpenAICompletions
+from ..dialects.openai_embeddings import OpenAIEmbeddings
+from ..dialects.openai_responses import OpenAIResponses
 from ..errors import ProviderError, SabirError
 from ..messages import ToolCall
+from ..requests import HttpRequest, Notice
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
+from .changes import first_change, shown_beside
 
-__all__ = ["DIALECTS", "Replayed", "main", "replay", "replay_file"]
+__all__ = ["DIALECTS", "EMBEDDINGS", "RERANKS", "Replayed", "main", "replay", "replay_file"]
 
 # The recordings' name of a format, and who speaks it.
-DIALECTS: dict[str, Dialect] = {"openai-chat": OpenAIChat(), "anthropic-messages": Anthropic()}
+DIALECTS: dict[str, Dialect] = {
+    "openai-chat": OpenAIChat(),
+    "openai-responses": OpenAIResponses(),
+    "openai-completions": OpenAICompletions(),
+    "anthropic-messages": Anthropic(),
+    "gemini": Gemini(),
+    "bedrock-converse": Bedrock(),
+    "cohere": Cohere(),
+    "ollama": Ollama(),
+    "mistral": Mistral(),
+}
+# The same for formats of embeddings, which have one operation.
+EMBEDDINGS: dict[str, EmbeddingDialect] = {
+    "openai-embeddings": OpenAIEmbeddings(),
+    "gemini-embeddings": GeminiEmbeddings(),
+    "cohere-embeddings": CohereEmbeddings(),
+    "ollama-embeddings": OllamaEmbeddings(),
+}
+# And of rankings.
+RERANKS: dict[str, RerankDialect] = {"rerank": CohereRerank()}
 # The endpoints that are a format's chat operation; no dialect speaks its others (counting tokens, batches, ...).
 CHAT_ENDPOINTS: dict[str, frozenset[str]] = {
     "openai-chat": frozenset({"chat/completions"}),
+    "openai-responses": frozenset({"responses", "responses/get"}),
+    "openai-completions": frozenset({"completions"}),
     "anthropic-messages": frozenset({"messages", "rawPredict", "streamRawPredict"}),
+    "gemini": frozenset({"generateContent", "streamGenerateContent"}),
+    "ollama": frozenset({"chat"}),
+    "bedrock-converse": frozenset({"converse", "converse-stream"}),
+    "cohere": frozenset({"v2/chat"}),
+    "mistral": frozenset({"chat/completions"}),
 }
+# How a format's answers name themselves, where they do; what names itself otherwise was recorded there by mistake.
+ANSWER_OBJECTS: dict[str, str] = {"openai-responses": "response", "openai-completions": "text_completion"}
+# What the first event of a format's streams has, one of these: a stream without is of another format.
+EVENT_FIELDS: dict[str, frozenset[str]] = {"openai-completions": frozenset({"choices", "error"})}
 # A stream is cut into pieces of each of these sizes, and at its line ends; into single bytes only if it is short.
 _PIECES = (3, 61, 1021, 16_381)
 _SHORT = 16_384
 _LINES = re.compile(rb"[^\r\n]*[\r\n]?")
 
 Verdict = Literal["passed", "failed", "unsupported"]
+AnyDialect = Dialect | EmbeddingDialect | RerankDialect
+AskedT = TypeVar("AskedT")
+
+
+class RequestHalf(Protocol[AskedT]):
+    """What all dialects have in common, whatever is asked in them."""
+
+    def encode_request(self, request: AskedT) -> tuple[HttpRequest, tuple[Notice, ...]]: ...
+
+    def decode_request(self, body: bytes) -> AskedT: ...
+
+    def canonical_request(self, body: dict[str, Any]) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -110,8 +177,15 @@ def replay(exchange: Any, where: str = "?") -> Replayed:
         result.is_unsupported(reason)
         return result
     try:
-        _replay_request(DIALECTS[name], exchange, result)
-        _replay_answer(DIALECTS[name], exchange, result)
+        if (embeddings := EMBEDDINGS.get(name)) is not None:
+            _replay_request(embeddings, exchange, result)
+            _replay_answer(embeddings, exchange, result)
+        elif (rerank := RERANKS.get(name)) is not None:
+            _replay_request(rerank, exchange, result)
+            _replay_answer(rerank, exchange, result)
+        else:
+            _replay_request(DIALECTS[name], exchange, result)
+            _replay_answer(DIALECTS[name], exchange, result)
     except Exception as error:  # noqa: BLE001 - whatever a dialect lets through is what this tool is there to show
         result.fail(f"a {type(error).__name__} escaped the dialect: {error}")
         result.error = result.error or _said(error)
@@ -142,19 +216,37 @@ def _flaw(exchange: Any) -> str | None:
 def _unsupported(exchange: dict[str, Any]) -> str | None:
     """Why no dialect of ours can say anything of this exchange."""
     name, endpoint = exchange["dialect"], exchange.get("endpoint")
-    if name not in DIALECTS:
+    if name not in (*DIALECTS, *EMBEDDINGS, *RERANKS):
         return f"the dialect {name!r} is not built"
     if endpoint not in CHAT_ENDPOINTS.get(name, (endpoint,)):
         return f"{endpoint!r} is not the chat operation of {name!r}"
+    body = mapping_of(exchange.get("response")).get("body")
+    first = _first_event(body) if name in EVENT_FIELDS and isinstance(body, str) else None
+    answered = text_of(mapping_of(body if first is None else first).get("object"))
+    if answered not in (None, ANSWER_OBJECTS.get(name, answered)):
+        return f"a {answered!r} is no answer of {name!r}"
+    if first is not None and EVENT_FIELDS[name].isdisjoint(first):
+        return f"a stream of {sorted(first)} is none of {name!r}"
     if mapping_of(exchange.get("request")).get("body") is None and not mapping_of(exchange.get("response")):
         return "neither a request nor an answer was recorded"
+    return None
+
+
+def _first_event(stream: str) -> dict[str, Any] | None:
+    """The object of a stream's first event; None if it has none."""
+    for line in stream.splitlines():
+        if line.startswith("data:"):
+            try:
+                return mapping_of(decode_json(line.removeprefix("data:"))) or None
+            except ValueError:
+                return None
     return None
 
 
 # The request
 
 
-def _replay_request(dialect: Dialect, exchange: dict[str, Any], result: Replayed) -> None:
+def _replay_request(dialect: RequestHalf[AskedT], exchange: dict[str, Any], result: Replayed) -> None:
     body = mapping_of(exchange.get("request")).get("body")
     if body is None:
         return
@@ -169,7 +261,7 @@ def _replay_request(dialect: Dialect, exchange: dict[str, Any], result: Replayed
         return
     result.notes += [f"the request was lowered: {notice}" for notice in notices]
     again = dialect.canonical_request(decode_json(sent.body))
-    if (change := _first_change(dialect.canonical_request(body), again)) is None:
+    if (change := first_change(dialect.canonical_request(body), again)) is None:
         result.request_round_trip = True
     else:
         result.fail(f"the request changes: {change}")
@@ -178,7 +270,7 @@ def _replay_request(dialect: Dialect, exchange: dict[str, Any], result: Replayed
 # The answer
 
 
-def _replay_answer(dialect: Dialect, exchange: dict[str, Any], result: Replayed) -> None:
+def _replay_answer(dialect: AnyDialect, exchange: dict[str, Any], result: Replayed) -> None:
     answer = mapping_of(exchange.get("response"))
     if not answer:
         result.notes.append("no answer was recorded")
@@ -191,10 +283,15 @@ def _replay_answer(dialect: Dialect, exchange: dict[str, Any], result: Replayed)
         _replay_error(dialect, error, result)
     elif body is None:
         result.notes.append("no answer was recorded")
+    elif (embeddings := EMBEDDINGS.get(exchange["dialect"])) is not None:
+        _replay_whole(embeddings, partial(_vectors_again, embeddings), _bytes(answer), result)
+    elif (rerank := RERANKS.get(exchange["dialect"])) is not None:
+        _replay_whole(rerank, partial(_ranks_again, rerank), _bytes(answer), result)
     elif _is_stream(exchange):
-        _replay_stream(dialect, _bytes(answer), result)
+        _replay_stream(DIALECTS[exchange["dialect"]], _bytes(answer), result)
     else:
-        _replay_whole(dialect, _bytes(answer), result)
+        chat = DIALECTS[exchange["dialect"]]
+        _replay_whole(chat, partial(_answer_again, chat), _bytes(answer), result)
 
 
 def _is_stream(exchange: dict[str, Any]) -> bool:
@@ -212,7 +309,7 @@ def _bytes(answer: dict[str, Any]) -> bytes:
     return b"" if body is None else encode_json(body)
 
 
-def _replay_error(dialect: Dialect, error: ProviderError, result: Replayed) -> None:
+def _replay_error(dialect: AnyDialect, error: ProviderError, result: Replayed) -> None:
     status, body = dialect.encode_error(error)
     again = dialect.decode_error(status, {}, body)
     result.response_round_trip = type(again) is type(error) and error.status in (None, again.status)
@@ -220,11 +317,31 @@ def _replay_error(dialect: Dialect, error: ProviderError, result: Replayed) -> N
         result.fail(f"the error comes back as another: {_ending(error)}, and now {_ending(again)}")
 
 
-def _replay_whole(dialect: Dialect, data: bytes, result: Replayed) -> None:
+def _answer_again(dialect: Dialect, data: bytes, result: Replayed) -> bytes:
+    deltas = dialect.decode_answer(data)
+    response = response_of(dialect.name, deltas)
+    result.decoded = _decoded(_sum(dialect, deltas), result)
+    return dialect.encode_response(response)
+
+
+def _vectors_again(dialect: EmbeddingDialect, data: bytes, result: Replayed) -> bytes:
+    response = dialect.decode_answer(data)
+    result.decoded = _decoded_vectors(response)
+    return dialect.encode_response(response)
+
+
+def _ranks_again(dialect: RerankDialect, data: bytes, result: Replayed) -> bytes:
+    response = dialect.decode_answer(data)
+    result.decoded = _decoded_ranks(response)
+    return dialect.encode_response(response)
+
+
+def _replay_whole(
+    dialect: AnyDialect, again: Callable[[bytes, Replayed], bytes], data: bytes, result: Replayed
+) -> None:
     result.response_round_trip = False
     try:
-        deltas = dialect.decode_answer(data)
-        response = response_of(dialect.name, deltas)
+        encoded = again(data, result)
     except SabirError as error:
         result.error = _said(error)
         if _is_of_the_server(error):
@@ -232,9 +349,8 @@ def _replay_whole(dialect: Dialect, data: bytes, result: Replayed) -> None:
         else:
             result.fail(f"the answer cannot be read: {_ending(error)}")
         return
-    result.decoded = _decoded(_sum(dialect, deltas), result)
-    before, after = (dialect.canonical_answer(decode_json(it)) for it in (data, dialect.encode_response(response)))
-    if (change := _first_change(before, after)) is None:
+    before, after = (dialect.canonical_answer(decode_json(it)) for it in (data, encoded))
+    if (change := first_change(before, after)) is None:
         result.response_round_trip = True
     else:
         result.fail(f"the answer changes: {change}")
@@ -349,6 +465,24 @@ def _decoded(total: Assembler, result: Replayed) -> dict[str, Any]:
     }
 
 
+def _decoded_vectors(response: EmbeddingResponse) -> dict[str, Any]:
+    return {
+        "vectors": len(response.vectors),
+        "dimensions": len(response.vectors[0]) if response.vectors else None,
+        "encoding_format": response.encoding_format,
+        "model": response.model,
+        "usage": _usage(response.usage),
+    }
+
+
+def _decoded_ranks(response: RerankResponse) -> dict[str, Any]:
+    return {
+        "ranks": [[rank.index, rank.score] for rank in response.ranks],
+        "model": response.model,
+        "usage": _usage(response.usage),
+    }
+
+
 def _arguments(call: ToolCall) -> Any:
     try:
         return decode_json(call.input.strip() or "{}")
@@ -380,7 +514,7 @@ def _ending(error: SabirError | None) -> str:
 def _change_of_streams(whole: Ended, cut: Ended) -> str | None:
     for number, (before, after) in enumerate(zip_longest(whole[0], cut[0])):
         if before != after:
-            return f"delta {number} was {_short(before)}, and now {_short(after)}"
+            return f"delta {number} was {shown_beside(before, after)}, and now {shown_beside(after, before)}"
     before, after = _ending(whole[1]), _ending(cut[1])
     return None if before == after else f"it ended with {before}, and now with {after}"
 
@@ -393,7 +527,7 @@ def _change_of_sums(first: Assembler, second: Assembler) -> str | None:
     )
     for what, before, after in parts:
         if before != after:
-            return f"{what}: {_first_change(_plain(before), _plain(after))}"
+            return f"{what}: {first_change(_plain(before), _plain(after))}"
     return None
 
 
@@ -401,38 +535,7 @@ def _plain(value: Any) -> Any:
     return decode_json(encode_json(msgspec.to_builtins(value, str_keys=True)))
 
 
-def _first_change(before: Any, after: Any, path: str = "") -> str | None:
-    """Where two JSON values first differ, and how; None if they are the same. True is not 1 here, and 1 is 1.0."""
-    if is_object(before) and is_object(after):
-        for name in [*before, *(name for name in after if name not in before)]:
-            change = _first_change(before.get(name, _ABSENT), after.get(name, _ABSENT), f"{path}.{name}".lstrip("."))
-            if change is not None:
-                return change
-        return None
-    if is_array(before) and is_array(after):
-        for number, (one, other) in enumerate(zip_longest(before, after, fillvalue=_ABSENT)):
-            if (change := _first_change(one, other, f"{path}[{number}]")) is not None:
-                return change
-        return None
-    if before == after and isinstance(before, bool) is isinstance(after, bool):
-        return None
-    return f"{path or 'all of it'} was {_short(before)}, and now {_short(after)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
 # The command
-
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "absent"
-
-
-_ABSENT = _Absent()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

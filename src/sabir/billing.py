@@ -1,0 +1,135 @@
+"""What the answers of one client cost. Knows no wire format, and no model but by its name.
+
+Whose word counts: the provider's own sum, then the caller's prices, then those of the package genai-prices where it was
+asked for, then the catalog's. Where none of them covers all that is billed, the cost is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Literal, final
+
+from .catalog import kept_for_an_hour, reported_cost
+from .cost import Cost, Prices, cost_of
+from .errors import ConfigurationError
+from .messages import Message
+from .requests import Request
+from .usage import Usage
+
+PriceSource = Literal["genai"] | Mapping[str, Prices]
+
+# What changes the price of a token or is billed beside tokens, where a call asks for it in its `extra`.
+_BILLED_OTHERWISE = frozenset(
+    {"service_tier", "serviceTier", "speed", "inference_geo", "web_search_options", "plugins"}
+)
+_AS_USUAL = ("default", "standard", "standard_only")
+
+# Where genai-prices has other names than we.
+_NAMES = {
+    "openai-chat": "openai",
+    "openai-responses": "openai",
+    "gemini": "google",
+    "vertex": "google",
+    "vertex-anthropic": "google",
+    "xai": "x-ai",
+    "grok": "x-ai",
+    "bedrock": "aws",
+    "moonshot": "moonshotai",
+    "zhipu": "zhipuai",
+    "azure-responses": "azure",
+    "voyage": "voyageai",
+}
+
+
+@final
+class Billing:
+    """Prices the answers of a client."""
+
+    def __init__(self, source: PriceSource | None) -> None:
+        """Take the caller's wish.
+
+        Raises:
+            ConfigurationError: it is none, or genai-prices is not installed.
+        """
+        self._own: Mapping[str, Prices] = {}
+        self._genai: Any = None
+        if source == "genai":
+            self._genai = _genai()
+        elif isinstance(source, Mapping) and all(isinstance(prices, Prices) for prices in source.values()):
+            self._own = dict(source)
+        elif source is not None:
+            raise ConfigurationError(
+                "prices is 'genai', or sabir.Prices by model, as in {'openai:gpt-5': Prices(input=…, output=…)}; "
+                f"not {source!r}"
+            )
+
+    def cost(
+        self,
+        provider: str,
+        request: Request,
+        usage: Usage,
+        message: Message | None = None,
+        *,
+        listed: Prices | None,
+        is_own: bool,
+    ) -> Cost | None:
+        """What an answer cost; without a message, what a request would, of which nobody has said anything yet.
+
+        `listed` are the catalog's prices, `is_own` says whether the server is the provider's own.
+        """
+        if message is not None and (told := reported_cost(provider, message)) is not None:
+            return told
+        if any(tool.state is not None and not tool.parameters for tool in request.tools):
+            return None  # the provider runs it, and bills it by the use
+        kept = 0 if message is None else kept_for_an_hour(provider, message)
+        if (own := self._own.get(f"{provider}:{request.model}")) is not None:
+            return cost_of(usage, own, cache_write_1h=kept)
+        if not is_own or any(_is_billed(name, value) for name, value in request.extra.items()):
+            return None
+        cost = None if self._genai is None else self._genai_cost(provider, request.model, usage, kept)
+        return cost_of(usage, listed, cache_write_1h=kept) if cost is None and listed is not None else cost
+
+    def _genai_cost(self, provider: str, model: str, usage: Usage, kept: int) -> Cost | None:
+        """What genai-prices makes of it, with the data it was released with."""
+        read, written = usage.input_tokens, usage.output_tokens
+        if read is None or written is None:
+            return None
+        counts = {
+            "input_tokens": read,
+            "output_tokens": written,
+            "cache_read_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write,
+            "cache_write_1h_tokens": kept or None,
+            "input_audio_tokens": usage.input_audio,
+            "output_audio_tokens": usage.output_audio,
+        }
+        counted = {name: count for name, count in counts.items() if count is not None}
+        try:
+            found = self._genai.calc_price(
+                self._genai.Usage(**counted), model, provider_id=_NAMES.get(provider, provider)
+            )
+        except (LookupError, ValueError):
+            return None
+        # What has no price of its own it takes for text, or for nothing; either may be too low.
+        needed = ["input_mtok", "output_mtok"]
+        needed += ["input_audio_mtok"] if usage.input_audio else []
+        needed += ["output_audio_mtok"] if usage.output_audio else []
+        if any(getattr(found.model_price, name) is None for name in needed):
+            return None
+        return Cost(
+            usd=found.total_price,
+            buckets={"input": found.input_price, "output": found.output_price},
+            source=f"genai-prices {self._genai.__version__}",
+        )
+
+
+def _is_billed(name: str, value: Any) -> bool:
+    return name in _BILLED_OTHERWISE and value not in _AS_USUAL
+
+
+def _genai() -> Any:
+    try:
+        return import_module("genai_prices")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("prices='genai' needs its extra: pip install 'sabir[prices]'") from error

@@ -1,0 +1,207 @@
+"""What models can do, how much they take and what they cost, as far as somebody has said so.
+
+All of it is advice: yes, no, or unknown, which is None. The facts lie in `catalog.json` beside this file, each with its
+source and the day it was looked up; newer ones may be laid over them (see `refreshed`). Opens nothing else, and knows
+providers by their names only.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from .cost import Cost, Prices
+from .messages import Message
+from .strict_json import is_object
+
+Level = Literal["minimal", "low", "medium", "high", "xhigh", "max", "budget", "adaptive", "always"]
+Modality = Literal["text", "image", "audio", "video", "pdf"]
+
+# What a file of facts may say can be done, and the word of it for people.
+ABILITIES = ("tools", "parallel_tools", "structured", "thinking", "vision", "audio", "video", "pdf")
+FILE = Path(__file__).with_name("catalog.json")
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """What is known of a model; None is not known.
+
+    `tools`, `parallel_tools` (several calls at once), `structured` (answers that fit a schema), `thinking`, and what it
+    takes beside text: `vision`, `audio`, `video`, `pdf`. `thinking_levels` says how thinking can be asked for: efforts,
+    "budget" (of tokens), "adaptive" (the model decides), and "always" if it cannot be turned off. `context` and
+    `max_output` are tokens. `source` says who knows that, and `checked_on` since when.
+    """
+
+    tools: bool | None = None
+    parallel_tools: bool | None = None
+    structured: bool | None = None
+    thinking: bool | None = None
+    thinking_levels: tuple[Level, ...] | None = None
+    vision: bool | None = None
+    audio: bool | None = None
+    video: bool | None = None
+    pdf: bool | None = None
+    outputs: tuple[Modality, ...] | None = None
+    context: int | None = None
+    max_output: int | None = None
+    prices: Prices | None = None
+    source: str | None = None
+    checked_on: str | None = None
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        """What it is known to take."""
+        kinds: tuple[tuple[Modality, bool | None], ...] = (
+            ("text", True),
+            ("image", self.vision),
+            ("audio", self.audio),
+            ("video", self.video),
+            ("pdf", self.pdf),
+        )
+        return tuple(kind for kind, is_taken in kinds if is_taken)
+
+    def over(self, older: ModelFacts) -> ModelFacts:
+        """These facts, and what they leave open from older ones."""
+        known = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        return msgspec.structs.replace(older, **known)
+
+    def declared(self, words: frozenset[str], of: frozenset[str]) -> ModelFacts:
+        """These facts where somebody who knows the model said of which words `of` it is capable: of these, no more."""
+        return msgspec.structs.replace(self, **{word: word in words for word in of})
+
+
+UNKNOWN = ModelFacts()
+
+# By provider and by id.
+Newer = Mapping[str, Mapping[str, ModelFacts]]
+
+
+class _Reported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a provider's usage says what the call cost: `per_usd` of it make a dollar. Not if `unless` is set there."""
+
+    path: str
+    per_usd: int = 1
+    unless: str | None = None
+
+
+class _Hosted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How ids of another maker's models look here: the whole id, and what the maker calls it."""
+
+    pattern: str
+    maker: str
+    model: str
+
+
+class _Shelf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A provider's part of the file.
+
+    It is another name of the provider `same_as`, if that is set. `aliases` are other ids of its models, `snapshot` is
+    the ending that an id with a date has; it costs and can do what the one without does. `kept_1h` is where its usage
+    says how many tokens were written to a cache for an hour.
+    """
+
+    models: dict[str, ModelFacts] = {}
+    same_as: str | None = None
+    aliases: dict[str, str] = {}
+    snapshot: str | None = None
+    hosted: tuple[_Hosted, ...] = ()
+    reported: _Reported | None = None
+    kept_1h: str | None = None
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format_version: Literal[1]
+    providers: dict[str, _Shelf]
+
+
+class Entry(NamedTuple):
+    """A model that the catalog lists."""
+
+    provider: str
+    model: str
+    facts: ModelFacts
+
+
+def facts_of(provider: str, model: str, newer: Newer | None = None) -> ModelFacts:
+    """What is known of a provider's model; a host's prices are its own, what its models can do their makers say."""
+    provider = _same(provider)
+    own = _found(provider, model, newer or {})
+    for hosted in _shelf(provider).hosted:
+        if (match := re.fullmatch(hosted.pattern, model)) is not None:
+            made = _found(hosted.maker, match.expand(hosted.model), newer or {})
+            own = own.over(msgspec.structs.replace(made, prices=None))
+            break
+    return own
+
+
+def listed(newer: Newer | None = None) -> Iterator[Entry]:
+    """All models that are listed, provider by provider."""
+    ours, theirs = {name: shelf.models for name, shelf in _read().items()}, newer or {}
+    for provider in dict.fromkeys((*ours, *theirs)):
+        for model in dict.fromkeys((*ours.get(provider, ()), *theirs.get(provider, ()))):
+            yield Entry(provider, model, facts_of(provider, model, newer))
+
+
+def reported_cost(provider: str, message: Message) -> Cost | None:
+    """What the provider itself says that an answer cost, all that it bills included; None if it says nothing."""
+    told, usage = _shelf(_same(provider)).reported, _usage_beyond(message)
+    if told is None or (told.unless is not None and usage.get(told.unless)):
+        return None
+    value = _at(usage, told.path)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        return None
+    return Cost(usd=Decimal(str(value)) / told.per_usd, source=provider, is_reported=True)
+
+
+def kept_for_an_hour(provider: str, message: Message) -> int:
+    """How many of the tokens that were written to a cache are kept there for an hour."""
+    path = _shelf(_same(provider)).kept_1h
+    count = _at(_usage_beyond(message), path) if path is not None else None
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def _found(provider: str, model: str, newer: Newer) -> ModelFacts:
+    """The facts of an id: itself, what it is another name of, or what it is a dated release of."""
+    shelf = _shelf(provider)
+    fresh = newer.get(provider, {})
+    ids = [model, shelf.aliases.get(model)]
+    if shelf.snapshot is not None:
+        ids.append(re.sub(f"{shelf.snapshot}$", "", model))
+    for each in ids:
+        if each is not None and (each in shelf.models or each in fresh):
+            return fresh.get(each, UNKNOWN).over(shelf.models.get(each, UNKNOWN))
+    return UNKNOWN
+
+
+def _usage_beyond(message: Message) -> Mapping[str, Any]:
+    """What a provider's usage says beyond the portable buckets, which stands with the answer (see `leftovers`)."""
+    beyond = None if message.state is None else _at(message.state.value, "usage.set")
+    return beyond if is_object(beyond) else {}
+
+
+def _at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value.get(name) if is_object(value) else None
+    return value
+
+
+def _same(provider: str) -> str:
+    """The provider that this is another name of."""
+    return _shelf(provider).same_as or provider
+
+
+def _shelf(provider: str) -> _Shelf:
+    return _read().get(provider, _NOTHING)
+
+
+_NOTHING = _Shelf()
+
+
+@functools.cache
+def _read() -> dict[str, _Shelf]:
+    return msgspec.json.decode(FILE.read_bytes(), type=_File).providers

@@ -1,0 +1,56 @@
+"""What the servers of a format take of images, sounds and files, and what they want them called; data, no behaviour.
+
+A dialect may have such rules as its field `media`; one without leaves it to its server to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..messages import Audio, File, Image
+
+Kind = type[Image] | type[Audio] | type[File]
+
+MEGABYTE = 1 << 20
+
+_SUFFIXES = {
+    "application/pdf": "pdf",
+    "application/json": "json",
+    "application/xml": "xml",
+    "application/rtf": "rtf",
+    "application/epub+zip": "epub",
+    "application/zip": "zip",
+    "application/msword": "doc",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.ms-powerpoint": "ppt",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation": "pptx",
+    "application/vnd.oasis.opendocument.text": "odt",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/plain": "txt",
+    "text/tab-separated-values": "tsv",
+}
+
+
+@dataclass(frozen=True)
+class MediaRules:
+    """What servers take; what is not said is not known, and sent.
+
+    Attributes:
+        inlined: the kinds of parts of which they fetch none: what an address leads to is sent in its place.
+        types: the media types that they read, or the beginnings of those, by kind.
+        most: the bytes that one may have, by kind.
+    """
+
+    inlined: tuple[Kind, ...] = ()
+    types: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict[Kind, tuple[str, ...]])
+    most: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
+
+
+def file_name(part: File) -> str:
+    """The file's name, or one that tells its type, since servers go by the name."""
+    return part.name or f"document.{_SUFFIXES.get(part.media_type or 'application/pdf', 'bin')}"
