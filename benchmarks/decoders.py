@@ -1,37 +1,32 @@
-"""What a decoder costs on hostile input: CPU per KB and memory against the size of the input; asserts nothing.
+"""What decoders cost: CPU per KB and memory against the size of the input, whole and hostile; CPU per delta.
 
-Three kinds of bytes: random ones, a recorded-like stream with bytes changed at random, and the same stream whole.
+Inputs are recorded streams (of ../shared/recordings, else of tests/fixtures/replay), repeated, changed at random, and
+grown in the ways of tests/hostile.py. The bounds are 50 µs per KB and ten times the input for random and changed bytes;
+what is beyond them is marked with a `!`. A delta of a recorded stream is to cost at most 1.5 times what it costs in
+openai_chat. Asserts nothing.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sabir.dialects import Decoder
-from sabir.dialects.anthropic import Anthropic
-from sabir.dialects.openai_chat import OpenAIChat
 from sabir.errors import SabirError
+from sabir.testing.replay import DIALECTS
 
-SIZE = 1 << 20
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import hostile
+
+RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
+SIZE = 256 << 10
 PIECE = 4096
-
-CHAT = (
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
-    b'"choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n'
-)
-MESSAGES = (
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
-    b'"delta":{"type":"text_delta","text":" word"}}\n\n'
-)
-START = (
-    b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message","role":"assistant",'
-    b'"model":"m","content":[],"usage":{"input_tokens":1,"output_tokens":1}}}\n\n'
-    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
-    b'"content_block":{"type":"text","text":""}}\n\n'
-)
+MOST_MICROSECONDS, MOST_MEMORY = 50, 10
 
 
 def mutated(data: bytes, chance: random.Random, changes: int) -> bytes:
@@ -41,37 +36,61 @@ def mutated(data: bytes, chance: random.Random, changes: int) -> bytes:
     return bytes(changed)
 
 
-def run(make: Callable[[], Decoder], data: bytes) -> int:
-    """Feed the data in pieces; begin anew after each error, so that all of it is read. Returns the errors."""
-    errors, decoder = 0, make()
+def run(make: Callable[[], Decoder], data: bytes) -> tuple[int, int]:
+    """Feed the data in pieces; begin anew after each error or end, so that all of it is read. Deltas and errors."""
+    deltas, errors, decoder = 0, 0, make()
     for start in range(0, len(data), PIECE):
         try:
-            decoder.feed(data[start : start + PIECE])
+            deltas += len(decoder.feed(data[start : start + PIECE]))
             if decoder.is_over:
-                decoder.close()
+                deltas += len(decoder.close())
+                decoder = make()
         except SabirError:
             errors += 1
             decoder = make()
-    return errors
+    return deltas, errors
+
+
+def inputs(name: str, folder: Path) -> Iterator[tuple[str, bytes]]:
+    chance = random.Random(7)
+    recorded = b"".join(hostile.streams(name, folder))
+    long = (recorded * (SIZE // len(recorded) + 1))[:SIZE]
+    yield "random", chance.randbytes(SIZE)
+    yield "recorded", long
+    yield "mutated", mutated(long, chance, SIZE // 500)
+    yield from hostile.grown(name, SIZE, folder)
 
 
 def main() -> None:
-    chance = random.Random(7)
-    noise = chance.randbytes(SIZE)
-    inputs = {
-        "openai_chat": (OpenAIChat().decoder, (CHAT * (SIZE // len(CHAT)))),
-        "anthropic": (Anthropic().decoder, START + MESSAGES * (SIZE // len(MESSAGES))),
-    }
-    print(f"{'decoder':12} {'input':10} {'µs per KB':>10} {'memory ÷ input':>15} {'errors':>7}")
-    for name, (make, stream) in inputs.items():
-        cases = {"random": noise, "mutated": mutated(stream, chance, 2000), "whole": stream}
-        for kind, data in cases.items():
-            best = min(_seconds(make, data) for _ in range(3))
+    chosen = sys.argv[1:] or list(DIALECTS)
+    folder = RECORDINGS if RECORDINGS.exists() else hostile.FIXTURES
+    print(f"{'dialect':20} {'input':30} {'µs per KB':>10} {'memory ÷ input':>15} {'deltas':>8} {'errors':>7}")
+    for name in chosen:
+        worst: dict[str, tuple[float, str]] = {}
+        for kind, data in inputs(name, folder):
+            seconds = min(_seconds(DIALECTS[name].decoder, data) for _ in range(3))
             tracemalloc.start()
-            errors = run(make, data)
-            peak = tracemalloc.get_traced_memory()[1]
+            deltas, errors = run(DIALECTS[name].decoder, data)
+            peak = tracemalloc.get_traced_memory()[1] / len(data)
             tracemalloc.stop()
-            print(f"{name:12} {kind:10} {best * 1e6 / (len(data) / 1024):10.1f} {peak / len(data):15.2f} {errors:7}")
+            cost = seconds * 1e6 / (len(data) / 1024)
+            mark = " !" if cost > MOST_MICROSECONDS or peak > MOST_MEMORY else ""
+            row = f"{name:20} {kind:30} {cost:10.1f} {peak:15.2f} {deltas:8} {errors:7}{mark}"
+            # Of several inputs of a kind, the dearest.
+            worst[kind] = max(worst.get(kind, (0.0, "")), (cost, row))
+        print(*(row for _, row in worst.values()), sep="\n", flush=True)
+    print(f"\n{'dialect':20} {'µs per delta':>12} {'÷ openai_chat':>14}")
+    costs = {name: _per_delta(name, folder) for name in dict.fromkeys(["openai-chat", *chosen])}
+    for name, cost in costs.items():
+        print(f"{name:20} {cost:12.2f} {cost / costs['openai-chat']:14.2f}")
+
+
+def _per_delta(name: str, folder: Path) -> float:
+    """CPU for a delta of the longest recorded streams, each read by a decoder of its own."""
+    longest = sorted(hostile.streams(name, folder), key=len)[-10:]
+    make = DIALECTS[name].decoder
+    deltas = sum(run(make, stream)[0] for stream in longest)
+    return min(sum(_seconds(make, stream) for stream in longest) for _ in range(7)) / max(1, deltas) * 1e6
 
 
 def _seconds(make: Callable[[], Decoder], data: bytes) -> float:

@@ -43,6 +43,8 @@ FRAMINGS: dict[str, Callable[[], Any]] = {
 
 # A value of JSON that is a leaf, or an empty object or array; keys are among them.
 _LEAF = re.compile(rb'"(?:[^"\\\n]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|\{\}|\[\]')
+# The end of an event, or of a line that is not within one.
+_BETWEEN = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=[}\],]\n)(?![\r\n])|(?<=[}\],]\r\n)(?![\r\n])")
 _NUMBER = re.compile(
     rb'("(?:index|output_index|content_index|contentBlockIndex|sequence_number)": ?)\d+|'
     rb'("(?:id|item_id|call_id|tool_call_id|toolUseId|name)": ?")([^"\n]*)"'
@@ -227,7 +229,7 @@ def pieces_of(name: str, stream: bytes) -> list[bytes]:
     """A stream in its events, lines or messages."""
     if name in BINARY:
         return [encode_message(headers, payload) for headers, payload in MessageStream().feed(stream)]
-    return [piece for piece in re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\}\n)|(?<=\},\n)", stream) if piece]
+    return [piece for piece in _BETWEEN.split(stream) if piece]
 
 
 def changed(name: str, piece: bytes, change: Callable[[bytes], bytes]) -> bytes:
@@ -255,12 +257,22 @@ def numbered(piece: bytes, number: int) -> bytes:
     return _NUMBER.sub(other, piece)
 
 
+def _endless(name: str, pieces: list[bytes]) -> list[bytes]:
+    """The pieces of a stream without those that end it."""
+    for number in range(1, len(pieces) + 1):
+        decoder = DIALECTS[name].decoder()
+        with suppress(SabirError):
+            for piece in pieces[:number]:
+                decoder.feed(piece)
+            decoder.close()
+            return pieces[: number - 1]
+    return pieces
+
+
 def grown(name: str, size: int, folder: Path = FIXTURES) -> Iterator[tuple[str, bytes]]:
     """Long streams, and what is long about them: each about `size` bytes."""
-    seeds = sorted(streams(name, folder), key=len)
-    events = pieces_of(name, max(seeds, key=lambda seed: len(pieces_of(name, seed))))
+    events = max((_endless(name, pieces_of(name, seed)) for seed in streams(name, folder)), key=len)
     first, *middle = events if len(events) > 2 else [*events, *events, *events]
-    middle = [piece for piece in middle if b"DONE" not in piece] or middle
     several = max(1, size // max(1, sum(map(len, middle))))
     yield "the same parts", first + b"".join(middle) * several
     yield (

@@ -1169,6 +1169,31 @@ def test_a_call_waits_for_its_name():
         DIALECT.encoder().feed(Text(0, "a"))
 
 
+def test_what_comes_after_a_part_that_cannot_begin_waits_for_it():
+    item = {"set": {"toolResult": {"toolUseId": "s1", "content": [{"text": "x"}]}}}
+    deltas = [
+        Open(0, "call"),
+        Open(1, "text"),
+        Text(1, "a"),
+        Text(0, '{"a": 1}'),
+        State(0, {}, id="t1", name="look"),
+        Open(2, "server", "s1", "toolResult", state={"set": {}}),
+        Open(3, "thinking"),
+        Text(3, "hm"),
+        Text(1, "b"),
+        State(2, item),
+        Close(2),
+        Open(4, "call", name="unnamed"),
+        Open(5, "text"),
+        Text(5, "c"),
+        Finish("stop", raw="end_turn"),
+    ]
+    again, error = decoded(streamed(deltas))
+    assert error is None
+    assert [*total(again)[0].parts[:4]] == [*total(deltas)[0].parts[:4]]
+    assert total(again)[0].text == "abc"
+
+
 # The client, over a socket.
 
 

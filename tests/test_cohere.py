@@ -763,6 +763,7 @@ def made_of(told):
     deltas: list[Any] = [Head("a1")]
     opened: dict[int, str] = {}
     closed: set[int] = set()
+    cited = 0
     for kind, which, words_ in told:
         open_ = [part for part in opened if part not in closed]
         if kind in ("text", "thinking", "plan", "call", "late call"):
@@ -779,7 +780,8 @@ def made_of(told):
             part = open_[which % len(open_)]
             if kind == "more":
                 deltas.append(Text(part, words_))
-            elif kind == "note" and opened[part] == "text":
+            elif kind == "note" and opened[part] == "text" and part >= cited:
+                cited = part
                 place = sum(1 for other, it in opened.items() if it in ("text", "thinking") and other < part)
                 deltas.append(Note(part, {**CITED, "content_index": place}))
             elif kind == "close" and opened[part] != "late call":

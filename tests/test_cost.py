@@ -277,9 +277,10 @@ async def test_the_catalogs_prices_do_not_hold_for_another_server(surface, opena
     "call",
     [
         {"extra": {"service_tier": "priority"}},
+        {"extra": {"tools": [{"type": "web_search"}]}},
         {"tools": [ToolSpec("web_search", state=ProviderState("openai_chat", {"type": "web_search"}))]},
     ],
-    ids=["another tier", "a tool that the provider runs"],
+    ids=["another tier", "a tool in extra", "a tool that the provider runs"],
 )
 async def test_what_is_billed_otherwise_makes_the_cost_unknown(surface, openai_here, call) -> None:
     client = surface.client("openai-chat:gpt-4o-mini", on_unsupported="ignore")
@@ -404,6 +405,8 @@ async def test_genai_prices_is_asked_only_if_it_is_to_be(surface, openai_here) -
     assert (await surface.client("openai-chat:gpt-4-32k").ask("?")).cost is None
     assert (await surface.client("openai-chat:gpt-4-32k", prices="genai").ask("?")).cost.usd > 0
     assert (await surface.client("openai-chat:nobody-knows-this", prices="genai").ask("?")).cost is None
+    # Its answers may be pictures, whose tokens have another price.
+    assert (await surface.client("openai-chat:chatgpt-image-latest", prices="genai").ask("?")).cost is None
 
 
 def test_genai_prices_that_is_not_installed_is_named_with_the_remedy(monkeypatch) -> None:

@@ -359,7 +359,7 @@ def test_interrupts_of_turns_on_an_engine():
     assert settle(lambda: running() <= before), running() - before
 
 
-@pytest.mark.parametrize(("secure", "cuts"), [(False, CUTS), (True, CUTS // 5)], ids=["http", "https"])
+@pytest.mark.parametrize(("secure", "cuts"), [(False, CUTS), (True, CUTS // 10)], ids=["http", "https"])
 def test_interrupts_of_turns_over_http(secure, cuts):
     def check() -> None:
         assert is_left_to(1, server), len(server.peers)
@@ -539,7 +539,7 @@ def test_cancellations_of_turns_on_an_engine():
     assert settle(lambda: running() <= before), running() - before
 
 
-@pytest.mark.parametrize(("secure", "cuts"), [(False, CUTS), (True, CUTS // 5)], ids=["http", "https"])
+@pytest.mark.parametrize(("secure", "cuts"), [(False, CUTS), (True, CUTS // 10)], ids=["http", "https"])
 def test_cancellations_of_turns_over_http(secure, cuts):
     def check() -> None:
         assert is_left_to(0, server), len(server.peers)  # the loop has ended
@@ -551,8 +551,9 @@ def test_cancellations_of_turns_over_http(secure, cuts):
         left: Counter[str] = Counter()
         with interrupts_in_destructors_ignored():
             for turn in (ask_later, read_later, read_with_later):
-                left += asyncio.run(cancel_often(turn, client, cuts // 6, lambda: len(server.peers) <= 1))
-                left += press_often(turn, client, cuts // 6, check)
+                presses = cuts // 9
+                left += asyncio.run(cancel_often(turn, client, cuts // 3 - presses, lambda: len(server.peers) <= 1))
+                left += press_often(turn, client, presses, check)
         assert (server.wrong, server.refused) == ([], [])
         assert left["nothing"] > 0
         assert left["a round"] > 0
@@ -664,7 +665,7 @@ def cut_on_an_engine(name: str) -> dict[str, Any]:
     with sabir.Client(engine, tools=TOOLS) as client:
         goes_on(client.chat(messages=BEFORE))
         before = running()
-        left, faults = cut_at_lines(globals()[name], client, step=3)
+        left, faults = cut_at_lines(globals()[name], client, 5)
     assert settle(lambda: running() <= before), running() - before
     return {"left": left, "faults": faults, "wrong": engine.wrong}
 
@@ -676,7 +677,7 @@ def cut_over_http(name: str) -> dict[str, Any]:
     with ObligingServer() as server:
         with server.client(sabir) as client:
             goes_on(client.chat(messages=BEFORE))
-            left, faults = cut_at_lines(globals()[name], client, 12, check)
+            left, faults = cut_at_lines(globals()[name], client, 20, check)
         assert is_left_to(0, server), len(server.peers)
     return {"left": left, "faults": faults, "wrong": [server.wrong, server.refused]}
 
@@ -688,7 +689,7 @@ def cut_over_http_later(name: str) -> dict[str, Any]:
     with ObligingServer() as server:
         client = server.client(aio)
         asyncio.run(goes_on_later(client.chat(messages=BEFORE)))
-        left, faults = cut_at_lines_later(globals()[name], client, 12, check)
+        left, faults = cut_at_lines_later(globals()[name], client, 20, check)
         client.close()
     return {"left": left, "faults": faults, "wrong": [server.wrong, server.refused]}
 
@@ -740,7 +741,7 @@ def test_a_turn_can_be_cut_at_every_line(function, name, seed):
     told = told_by(function, name, seed)
     assert told["faults"] == []
     assert told["wrong"] in ([], [[], []])
-    assert sum(told["left"].values()) > 100
+    assert sum(told["left"].values()) > 80
     assert told["left"]["nothing"] > 0
     assert told["left"]["a round"] > 0
 

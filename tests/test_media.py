@@ -144,6 +144,8 @@ SNIFFED = {
     "xml": (b"<?xml version='1.0'?><a/>", None, "application/xml"),
     "bytes": (bytes(range(256)), "a.txt", "application/octet-stream"),
     "text with a zero": (b"a\0b", "a.txt", "application/octet-stream"),
+    "text about tags": (b"ID3 and OggS and ftyp", None, "text/plain"),
+    "yaml": (b"a: 1", "a.yml", "application/yaml"),
     "nothing": (b"", None, "text/plain"),
 }
 
@@ -536,6 +538,8 @@ async def test_anthropic_is_sent_images_and_documents(surface, wire, tmp_path):
     assert [notice.message for notice in response.warnings] == ["a file of the type text/csv was sent as text/plain"]
     await read(client.stream("What is this?", **attachments(tmp_path, audio=False)))
     assert [body["messages"][0]["content"] for body in wire.bodies] == [ANTHROPIC_BLOCKS] * 2
+    await client.ask("?", max_tokens=5, files=[b'{"a": 1}'])
+    assert wire.bodies[2]["messages"][0]["content"][1]["source"]["data"] == '{"a": 1}'
     with pytest.raises(UnsupportedError, match="hears no audio"):
         await client.ask("What is this?", audio=[WAV])
 
@@ -559,6 +563,38 @@ async def test_attachments_are_refused_where_they_would_not_be_seen(surface, wir
             client.chat(**{name: [source]})
     await client.ask("?", images=None, audio=None, files=iter(()))
     assert [body["messages"][0]["content"] for body in wire.bodies] == ["?"]
+
+
+PARTS = {
+    "image": Image(data=PNG, media_type="image/png"),
+    "image by address": Image(url="https://example.org/a.png"),
+    "audio": Audio(data=WAV, media_type="audio/wav"),
+    "mp3": Audio(data=MP3, media_type="audio/mpeg"),
+    "flac": Audio(data=SNIFFED["flac"][0], media_type="audio/flac"),
+    "audio by address": Audio(url="https://example.org/a.wav"),
+    "pdf": File(data=PDF, media_type="application/pdf", name="a.pdf"),
+    "docx": File(data=SNIFFED["docx"][0], media_type=DOCX),
+    "csv": File(data=CSV, media_type="text/csv", name="a.csv"),
+    "file by address": File(url="https://example.org/a.pdf"),
+    "upload": File(id="file-1"),
+    "film": File(data=MP4, media_type="video/mp4"),
+    "film in AWS": File(url="s3://bucket/a.mp4", media_type="video/mp4"),
+}
+DIALECTS = {row.dialect.name: row.dialect for row in PROVIDERS.values()}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_every_format_sends_a_part_as_it_is_or_says_why_not(dialect, part):
+    try:
+        http, _ = dialect.encode_request(Request(model="m", messages=(user("?", part),)))
+    except UnsupportedError:
+        return
+    shown = json.dumps(json.loads(http.body), ensure_ascii=False)
+    ways = [part.url, getattr(part, "id", None), base64_of(part.data) if part.data else None]
+    if isinstance(part, File) and part.media_type == "text/csv":
+        ways.append(json.dumps(CSV.decode(), ensure_ascii=False))
+    assert any(way in shown for way in ways if way), shown
 
 
 HEIC, BMP = SNIFFED["heic"][0], SNIFFED["bmp"][0]
@@ -593,7 +629,7 @@ async def test_an_image_of_a_rare_type_goes_where_it_is_known(surface, monkeypat
 
 
 async def test_a_film_goes_only_where_one_is_seen(surface, wire):
-    with pytest.raises(UnsupportedError, match=r"takes files of the types application/\*, text/\*, not video/mp4"):
+    with pytest.raises(UnsupportedError, match=r"takes files of the types application/\*, text/\*, .*, not video/mp4"):
         await surface.client("wired:m").ask("?", files=[sabir.video(MP4)])
     assert wire.bodies == []
 
@@ -843,7 +879,7 @@ async def test_what_is_there_must_be_what_was_said(surface, wire, files):
     client = surface.client("wired:m", fetch="any")
     with pytest.raises(ConfigurationError, match=r"/none cannot be loaded: its server answered with HTTP 404"):
         await client.ask("?", audio=[files.url("/none?signature=secret")])
-    with pytest.raises(ConfigurationError, match=r"no audio that models take .image/png."):
+    with pytest.raises(ConfigurationError, match=r"/a\.png leads to something else: .* no audio that models take"):
         await client.ask("?", audio=[files.url("/a.png")])
     files.files["/empty"] = b""
     with pytest.raises(ConfigurationError, match="nothing in it"):

@@ -63,6 +63,7 @@ def test_all_models_or_those_of_a_provider_are_shown(run) -> None:
     assert set(rows(one.out)) < set(rows(everything.out))
     # Prices that change by the hour are none.
     shown = "deepseek:deepseek-v4-pro 1,000,000 384,000 tools,structured,thinking vision,audio,video ? 2026-11-21"
+    assert run("grok").out == run("xai").out
     assert rows(one.out)["deepseek:deepseek-v4-pro"] == shown.split()
 
 

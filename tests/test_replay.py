@@ -18,7 +18,7 @@ import pytest
 
 from sabir.dialects.openai_chat import ChatDecoder, ChatEncoder, OpenAIChat
 from sabir.testing import replay
-from sabir.testing.replay import DIALECTS, EMBEDDINGS, Replayed, replay_file
+from sabir.testing.replay import DIALECTS, EMBEDDINGS, RERANKS, Replayed, replay_file
 
 HERE = Path(__file__).parent
 FIXTURES = HERE / "fixtures" / "replay"
@@ -328,7 +328,7 @@ def test_recorded_traffic_passes(dialect):
 
 @needs_recordings
 def test_recordings_of_dialects_that_are_not_built_are_unsupported():
-    names = {path.stem for path in RECORDINGS.glob("*.jsonl")} - DIALECTS.keys() - EMBEDDINGS.keys()
+    names = {path.stem for path in RECORDINGS.glob("*.jsonl")} - {*DIALECTS, *EMBEDDINGS, *RERANKS}
     assert names
     for name in names:
         assert {result.verdict for result in recorded(name)} == {"unsupported"}

@@ -16,7 +16,7 @@ import msgspec
 from .deltas import Delta
 from .dialects.media_rules import MediaRules
 from .downloads import From, download, shown
-from .errors import UnsupportedError
+from .errors import ConfigurationError, UnsupportedError
 from .media import with_data
 from .messages import Audio, File, Image, Part, ToolResult
 from .model import Exchange, Model
@@ -89,7 +89,10 @@ class Attachments:
         def filled(part: Medium) -> Medium:
             if not self._is_to_load(part):
                 return part
-            whole = with_data(part, loaded[str(part.url)])
+            try:
+                whole = with_data(part, loaded[str(part.url)])
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{shown(str(part.url))} leads to something else: {error}") from None
             self._check(whole)
             return whole
 

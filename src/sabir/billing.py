@@ -21,9 +21,11 @@ PriceSource = Literal["genai"] | Mapping[str, Prices]
 
 # What changes the price of a token or is billed beside tokens, where a call asks for it in its `extra`.
 _BILLED_OTHERWISE = frozenset(
-    {"service_tier", "serviceTier", "speed", "inference_geo", "web_search_options", "plugins"}
+    {"service_tier", "serviceTier", "speed", "inference_geo", "tools", "mcp_servers", "web_search_options", "plugins"}
 )
 _AS_USUAL = ("default", "standard", "standard_only")
+
+_PICTURES = ("input_image_mtok", "output_image_mtok", "input_video_mtok", "output_video_mtok")
 
 # Where genai-prices has other names than we.
 _NAMES = {
@@ -115,7 +117,11 @@ class Billing:
         needed = ["input_mtok", "output_mtok"]
         needed += ["input_audio_mtok"] if usage.input_audio else []
         needed += ["output_audio_mtok"] if usage.output_audio else []
-        if any(getattr(found.model_price, name) is None for name in needed):
+        rates = found.model_price
+        if any(getattr(rates, name, None) is None for name in needed):
+            return None
+        # And of pictures that are priced apart nobody here knows how many tokens they were.
+        if any(getattr(rates, name, None) is not None for name in _PICTURES):
             return None
         return Cost(
             usd=found.total_price,

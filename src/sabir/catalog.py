@@ -1,7 +1,7 @@
 """What models can do, how much they take and what they cost, as far as somebody has said so.
 
 All of it is advice: yes, no, or unknown, which is None. The facts lie in `catalog.json` beside this file, each with its
-source and the day it was looked up; newer ones may be laid over them (see `refreshed`). Opens nothing else, and knows
+source and the day it was looked up; newer ones may be laid over them (see `newer_facts`). Opens nothing else, and knows
 providers by their names only.
 """
 
@@ -23,7 +23,7 @@ from .strict_json import is_object
 Level = Literal["minimal", "low", "medium", "high", "xhigh", "max", "budget", "adaptive", "always"]
 Modality = Literal["text", "image", "audio", "video", "pdf"]
 
-# What a file of facts may say can be done, and the word of it for people.
+# Of these a model is capable, or not, or nobody knows.
 ABILITIES = ("tools", "parallel_tools", "structured", "thinking", "vision", "audio", "video", "pdf")
 FILE = Path(__file__).with_name("catalog.json")
 
@@ -129,7 +129,7 @@ class Entry(NamedTuple):
 
 def facts_of(provider: str, model: str, newer: Newer | None = None) -> ModelFacts:
     """What is known of a provider's model; a host's prices are its own, what its models can do their makers say."""
-    provider = _same(provider)
+    provider = same_provider(provider)
     own = _found(provider, model, newer or {})
     for hosted in _shelf(provider).hosted:
         if (match := re.fullmatch(hosted.pattern, model)) is not None:
@@ -147,9 +147,14 @@ def listed(newer: Newer | None = None) -> Iterator[Entry]:
             yield Entry(provider, model, facts_of(provider, model, newer))
 
 
+def same_provider(provider: str) -> str:
+    """The provider that this is another name of."""
+    return _shelf(provider).same_as or provider
+
+
 def reported_cost(provider: str, message: Message) -> Cost | None:
     """What the provider itself says that an answer cost, all that it bills included; None if it says nothing."""
-    told, usage = _shelf(_same(provider)).reported, _usage_beyond(message)
+    told, usage = _shelf(same_provider(provider)).reported, _usage_beyond(message)
     if told is None or (told.unless is not None and usage.get(told.unless)):
         return None
     value = _at(usage, told.path)
@@ -160,7 +165,7 @@ def reported_cost(provider: str, message: Message) -> Cost | None:
 
 def kept_for_an_hour(provider: str, message: Message) -> int:
     """How many of the tokens that were written to a cache are kept there for an hour."""
-    path = _shelf(_same(provider)).kept_1h
+    path = _shelf(same_provider(provider)).kept_1h
     count = _at(_usage_beyond(message), path) if path is not None else None
     return count if isinstance(count, int) and count > 0 else 0
 
@@ -188,11 +193,6 @@ def _at(value: Any, path: str) -> Any:
     for name in path.split("."):
         value = value.get(name) if is_object(value) else None
     return value
-
-
-def _same(provider: str) -> str:
-    """The provider that this is another name of."""
-    return _shelf(provider).same_as or provider
 
 
 def _shelf(provider: str) -> _Shelf:

@@ -30,10 +30,9 @@ LARGEST = 100 << 20
 
 # How much is looked at to tell a type.
 _HEAD = 1 << 14
+_PIECE = 1 << 20
 # A text shorter than this is no medium in base64: the smallest GIF has 35 bytes.
 _SHORTEST_BASE64 = 40
-
-_Box = tuple[bytes, ...]
 
 
 class Readable(Protocol):
@@ -166,7 +165,7 @@ def with_data(part: Image | Audio | File, data: bytes) -> Image | Audio | File:
     """The same part with what its address led to.
 
     Raises:
-        ConfigurationError: that is nothing of the kind.
+        ConfigurationError: it is nothing of the kind.
     """
     made: Image | Audio | File
     match part:
@@ -198,13 +197,8 @@ def media_type_of(data: bytes, name: str | None = None) -> str:
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
-    return (
-        _boxed(head)
-        or _packed(head, suffix)
-        or _sound(head)
-        or (_bitmap(head) and "image/bmp")
-        or (_written(head, len(data), suffix) or "application/octet-stream")
-    )
+    told = _boxed(head) or _packed(head, suffix) or _sound(head) or _bitmap(head)
+    return told or _written(head, len(data), suffix) or "application/octet-stream"
 
 
 _SIGNATURES = (
@@ -214,7 +208,9 @@ _SIGNATURES = (
     (b"GIF89a", "image/gif"),
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
-    (b"ID3", "audio/mpeg"),
+    (b"ID3\x02", "audio/mpeg"),
+    (b"ID3\x03", "audio/mpeg"),
+    (b"ID3\x04", "audio/mpeg"),
     (b"fLaC", "audio/flac"),
     (b"#!AMR", "audio/amr"),
     (b"%PDF-", "application/pdf"),
@@ -303,7 +299,7 @@ def _boxed(head: bytes) -> str | None:
     """Files whose type stands behind a length: of chunks (RIFF), boxes (MP4, HEIF) and elements (WebM)."""
     if (kind := _CHUNKS.get((head[:4], head[8:12]))) is not None:
         return kind
-    if head[4:8] == b"ftyp":
+    if head[4:8] == b"ftyp" and head[0] == 0:
         size = min(max(int.from_bytes(head[:4], "big"), 12), 256)
         brands = (head[8:12], *(head[at : at + 4] for at in range(16, size, 4)))
         # The first brand is the file's own, the others are what it can be read as too.
@@ -316,7 +312,7 @@ def _boxed(head: bytes) -> str | None:
             return "video/x-matroska"
         is_film = any(codec in head for codec in (b"V_VP8", b"V_VP9", b"V_AV1"))
         return "audio/webm" if not is_film and (b"A_OPUS" in head or b"A_VORBIS" in head) else "video/webm"
-    if head.startswith(b"OggS"):
+    if head.startswith(b"OggS\0"):
         return "video/ogg" if b"\x80theora" in head[:512] else "audio/ogg"
     return None
 
@@ -346,13 +342,10 @@ def _sound(head: bytes) -> str | None:
     return "audio/mpeg" if head[1] >= 0xE0 and version != 1 and layer in (1, 2) and has_rates else None
 
 
-def _bitmap(head: bytes) -> bool:
+def _bitmap(head: bytes) -> str | None:
     # Two letters alone may begin any text; the length of the next header has few values.
-    return (
-        head[:2] == b"BM"
-        and len(head) >= 18
-        and struct.unpack_from("<I", head, 14)[0] in (12, 40, 52, 56, 64, 108, 124)
-    )
+    length = int.from_bytes(head[14:18], "little")
+    return "image/bmp" if head.startswith(b"BM") and length in (12, 40, 52, 56, 64, 108, 124) else None
 
 
 def _written(head: bytes, size: int, suffix: str) -> str | None:
@@ -364,7 +357,7 @@ def _written(head: bytes, size: int, suffix: str) -> str | None:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=size <= len(head))
     except UnicodeDecodeError:
         return None
-    if any(mark in text for mark in _CONTROLS):
+    if _CONTROL.search(text):
         return None
     start = text[:512].lstrip().lower()
     if start.startswith(("<!doctype html", "<html")):
@@ -380,7 +373,8 @@ def _written(head: bytes, size: int, suffix: str) -> str | None:
     return "text/plain"
 
 
-_CONTROLS = frozenset(map(chr, range(32))) - set("\t\n\r\f\v\b\x1b")
+# All but those that texts have: spaces of all kinds, backspace, escape.
+_CONTROL = re.compile(r"[\x00-\x07\x0e-\x1a\x1c-\x1f]")
 
 
 def _is_json(text: bytes) -> bool:
@@ -407,7 +401,7 @@ def _found(source: Any, wanted: str, is_wanted: Callable[[str], bool], name: str
     """What a source holds; the address itself, if it is one that a provider may fetch."""
     match source:
         case bytes() | bytearray() | memoryview():
-            return _told(bytes(cast("bytes", source)), name, "these bytes")
+            return _told(bytes(cast("bytes", source)), name, "this data")
         case str() if source.startswith("data:"):
             return _of_data_url(source, wanted, name)
         case str() if source.lower().startswith(_SCHEMES):
@@ -442,8 +436,10 @@ def _of_path(path: str, wanted: str, name: str | None) -> _Found:
     what = f"the file {path[:200]!r}"
     try:
         with _opened(path) as opened:
-            data = opened.read(LARGEST + 1)
+            data = _read(opened, wanted)
     except (OSError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
         reason = getattr(error, "strerror", None) or error
         hint = " (~ is not expanded: pass Path(…).expanduser())" if path.startswith("~") else ""
         raise ConfigurationError(f"{wanted} {path[:200]!r} cannot be read: {reason}{hint}") from None
@@ -474,21 +470,27 @@ def _check_regular(status: os.stat_result) -> None:
 
 
 def _of_file(source: Readable, wanted: str, name: str | None) -> _Found:
-    pieces: list[bytes] = []
-    size = 0
     try:
-        while size <= LARGEST and (piece := source.read(LARGEST + 1 - size)):
-            if not isinstance(piece, bytes):
-                raise ConfigurationError(f"{wanted} is read as bytes: open the file with mode 'rb'")
-            pieces.append(piece)
-            size += len(piece)
+        data = _read(source, wanted)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise
         raise ConfigurationError(f"the open file cannot be read: {error}") from None
     own = getattr(source, "name", None)
     own = PurePath(own).name if isinstance(own, str) else None
-    return _told(b"".join(pieces), name or own, f"the open file {own!r}" if own else "the open file")
+    return _told(data, name or own, f"the open file {own!r}" if own else "the open file")
+
+
+def _read(source: Readable, wanted: str) -> bytes:
+    """All there is, or enough to tell that it is too much."""
+    pieces: list[bytes] = []
+    left = LARGEST + 1
+    while left > 0 and (piece := source.read(min(left, _PIECE))):
+        if not isinstance(piece, bytes):
+            raise ConfigurationError(f"{wanted} is read as bytes: open the file with mode 'rb'")
+        pieces.append(piece)
+        left -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _of_data_url(url: str, wanted: str, name: str | None) -> _Found:

@@ -183,7 +183,7 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
     portable = {name: value for name, value in given.items() if name in Options.__annotations__}
     try:
         msgspec.convert(portable, Options)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise ConfigurationError(f"an option has a wrong value: {_option_error(str(error))}") from None
     if isinstance(stop := given.get("stop"), str):
         given["stop"] = (stop,)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..catalog import ABILITIES, Entry, ModelFacts, listed
+from ..catalog import ABILITIES, Entry, ModelFacts, listed, same_provider
 from ..cost import Prices
 from ..errors import ConfigurationError
 from ..newer_facts import URL, newer_facts
@@ -27,7 +27,8 @@ def models(what: str | None, url: str | None, is_json: bool) -> int:
             return _refresh(screen, url)
         if url is not None:
             raise ConfigurationError("--url is for `sabir models refresh`: to show what is known, nothing is fetched")
-        entries = [entry for entry in listed(newer_facts()) if what in (None, entry.provider)]
+        wanted = None if what is None else same_provider(what)
+        entries = [entry for entry in listed(newer_facts()) if wanted in (None, entry.provider)]
         if not entries:
             known = ", ".join(dict.fromkeys(entry.provider for entry in listed(newer_facts())))
             raise ConfigurationError(f"nothing is known about models of {what!r}; there are facts about: {known}")

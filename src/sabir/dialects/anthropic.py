@@ -57,7 +57,7 @@ from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of
 from .failures import error_from_value, provider_error, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
-from .media_rules import MEGABYTE, MediaRules
+from .media_rules import MEGABYTE, TEXTUAL, MediaRules
 from .sse import EventStream
 
 NAME = "anthropic"
@@ -133,7 +133,7 @@ _IN_MESSAGE_DELTA = ("stop_reason", "stop_sequence", "stop_details", "container"
 MEDIA = MediaRules(
     types={
         Image: ("image/png", "image/jpeg", "image/webp", "image/gif"),
-        File: ("application/pdf", "text/"),
+        File: ("application/pdf", *TEXTUAL),
     },
     most={Image: 24 * MEGABYTE, File: 24 * MEGABYTE},
 )
@@ -443,7 +443,7 @@ def _source(part: Image | File, media_type: str) -> dict[str, Any]:
     if part.url is not None:
         return {"type": "url", "url": part.url}
     data = part.data or b""
-    if isinstance(part, File) and media_type.startswith("text/"):
+    if isinstance(part, File) and media_type.startswith(TEXTUAL):
         try:
             return {"type": "text", "media_type": "text/plain", "data": data.decode("utf-8", "surrogatepass")}
         except UnicodeDecodeError:
@@ -627,7 +627,7 @@ class _BodyEncoder:
                 self._emulate(kind, "a refusal was sent as text")
             case Image(detail=str()):
                 self._drop("detail", "this API has no detail of images")
-            case File(media_type=str() as named) if named.startswith("text/") and named != "text/plain":
+            case File(media_type=str() as named) if named.startswith(TEXTUAL) and named != "text/plain":
                 self._emulate(kind, f"a file of the type {named} was sent as text/plain")
             case ToolCall() if "INVALID_JSON" in _input(part.input) and "INVALID_JSON" not in part.input:
                 self._emulate(
@@ -985,7 +985,7 @@ class _RequestReader:
         options = _present(options)
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}

@@ -1260,7 +1260,7 @@ class _RequestReader:
         options = {name: value for name, value in options.items() if value is not None}
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}

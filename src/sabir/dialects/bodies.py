@@ -80,7 +80,7 @@ def converted(known: dict[str, Any], kind: type[AskedT], words: Mapping[str, str
     """
     try:
         return msgspec.convert(known, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         what, _, where = str(error).partition(" - at `$.")
         place = where.rstrip("`")
         for ours, theirs in words.items():

@@ -896,7 +896,7 @@ class _RequestReader:
         options = {name: value for name, value in options.items() if value is not None}
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
         return {name: tuple(value) if is_array(value) else value for name, value in options.items()}

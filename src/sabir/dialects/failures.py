@@ -185,6 +185,10 @@ def failure_object(error: SabirError, *, in_stream: bool = False) -> tuple[int, 
     """
     status = status_of(error)
     kind = "invalid_request_error" if status < 500 else "server_error"
+    if status == 400 and error.code not in _BY_CODE and not isinstance(error, ContextOverflowError):
+        # Of this status, only a code or type tells that it is more than a bad request.
+        words = (word for word, known in _BY_CODE.items() if known is type(error) and word.endswith("_error"))
+        kind = next(words, kind)
     fields: dict[str, Any] = {"message": error.message, "type": kind, "param": None, "code": error.code}
     if in_stream and error.code is None:
         fields["code"] = status

@@ -1442,7 +1442,7 @@ class _RequestReader:
         options = _present(options)
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             name = re.split(r"[.\[`]", where)[0]
             raise _refused(words.get(name, name), what) from None

@@ -14,10 +14,14 @@ Kind = type[Image] | type[Audio] | type[File]
 
 MEGABYTE = 1 << 20
 
+# The media types of texts, or the beginnings of those.
+TEXTUAL = ("text/", "application/json", "application/xml", "application/yaml", "image/svg+xml")
+
 _SUFFIXES = {
     "application/pdf": "pdf",
     "application/json": "json",
     "application/xml": "xml",
+    "application/yaml": "yaml",
     "application/rtf": "rtf",
     "application/epub+zip": "epub",
     "application/zip": "zip",
@@ -28,6 +32,7 @@ _SUFFIXES = {
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
     "application/vnd.openxmlformats-officedocument.presentationml.presentation": "pptx",
     "application/vnd.oasis.opendocument.text": "odt",
+    "image/svg+xml": "svg",
     "text/csv": "csv",
     "text/html": "html",
     "text/markdown": "md",

@@ -713,7 +713,7 @@ class _RequestReader:
         options = _present(options)
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             name, bracket, rest = where.rstrip("`").partition("[")
             raise _refused(f"{words.get(name, name)}{bracket}{rest}", what) from None

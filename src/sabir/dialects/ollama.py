@@ -726,7 +726,7 @@ class _RequestReader:
             options["thinking"] = think if isinstance(think, bool) or think in get_args(Effort) else True
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             name, bracket, rest = where.rstrip("`").partition("[")
             raise _refused(f"{words.get(name, name)}{bracket}{rest}", what) from None

@@ -64,7 +64,7 @@ from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of
 from .failures import error_from_value, failure_object, provider_error
 from .frames import Frame
 from .leftovers import difference, own_state, patched, without_nulls
-from .media_rules import MEGABYTE, MediaRules, file_name
+from .media_rules import MEGABYTE, TEXTUAL, MediaRules, file_name
 from .sse import EventStream
 
 NAME = "openai_chat"
@@ -138,7 +138,7 @@ _EFFORT_BUDGETS = ((2048, "low"), (8192, "medium"))
 # https://platform.openai.com/docs/guides/images-vision, and /pdf-files: files are sent as data or by id.
 MEDIA = MediaRules(
     inlined=(Audio, File),
-    types={Image: ("image/png", "image/jpeg", "image/webp", "image/gif"), File: ("application/", "text/")},
+    types={Image: ("image/png", "image/jpeg", "image/webp", "image/gif"), File: ("application/", *TEXTUAL)},
     most={Image: 50 * MEGABYTE, File: 50 * MEGABYTE},
 )
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -476,7 +476,7 @@ class _RequestReader:
             options["thinking"] = mapping_of(wire.get("chat_template_kwargs")).get("enable_thinking")
         try:
             msgspec.convert({name: value for name, value in options.items() if value is not None}, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
         if options.get("stop") is not None:

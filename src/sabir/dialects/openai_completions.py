@@ -175,7 +175,7 @@ class OpenAICompletions:
             options.update({"logprobs": True, **({} if most == self.least_logprobs else {"top_logprobs": most})})
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             name, bracket, rest = where.rstrip("`").partition("[")
             raise refused(f"{words.get(name, name)}{bracket}{rest}", what) from None

@@ -1337,7 +1337,7 @@ class _RequestReader:
         options = _present(options)
         try:
             msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(str(words.get(where.rstrip("`"), where.rstrip("`"))), what) from None
         return options
