@@ -86,9 +86,9 @@ def main() -> None:
 
 
 def _per_delta(name: str, folder: Path) -> float:
-    """CPU for a delta of the longest recorded streams, each read by a decoder of its own."""
-    longest = sorted(hostile.streams(name, folder), key=len)[-10:]
+    """CPU for a delta of the recorded streams that have most of them, each read by a decoder of its own."""
     make = DIALECTS[name].decoder
+    longest = sorted(hostile.streams(name, folder), key=lambda stream: run(make, stream)[0])[-10:]
     deltas = sum(run(make, stream)[0] for stream in longest)
     return min(sum(_seconds(make, stream) for stream in longest) for _ in range(7)) / max(1, deltas) * 1e6
 

@@ -161,6 +161,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What was probed or refreshed on this machine says nothing of what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SABIR_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def pico() -> str:
     """The model string of the embedded model, where its engine is installed."""

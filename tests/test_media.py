@@ -283,6 +283,7 @@ REFUSED = {
         "data URL of an image .* it has no comma",
     ),
     "a data URL with no base64": (sabir.image, "data:image/png;base64,%%%", "data URL"),
+    "a data URL with more": (sabir.image, f"data:image/png;base64,!{base64.b64encode(PNG).decode()}", "data URL"),
     "a data URL without padding": (sabir.image, "data:;base64,iVBORw0KGgo", "data URL"),
 }
 

@@ -32,7 +32,8 @@ def decode_json(data: str | bytes) -> Any:
     Raises:
         ValueError: this is not JSON (NaN and Infinity are not), or nested too deeply.
     """
-    if _is_too_deep(data):
+    # What is shorter cannot be so deep and whole.
+    if len(data) > 2 * DEEPEST and _is_too_deep(data):
         raise ValueError("nested too deeply")
     try:
         return _decode(data)
