@@ -40,6 +40,7 @@ def cache(tmp_path, monkeypatch):
     """A cache folder for one test alone, and no proxy to the loopback."""
     for name in ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("SABIR_CACHE_DIR", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path
 

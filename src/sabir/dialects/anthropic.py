@@ -54,6 +54,7 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from .call_ids import fitting_ids
 from .failures import error_from_value, provider_error, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
@@ -113,6 +114,7 @@ _ERROR_TYPES: tuple[tuple[type[SabirError], str], ...] = (
 # Models that think adaptively, and those that take no sampling parameters (400 "temperature is deprecated for this
 # model") and no budgets either: https://platform.claude.com/docs/en/about-claude/models/migration-guide, 2026-11.
 _ADAPTIVE = re.compile(r"claude-[a-z]+-(?:4-(?:[6-9]|\d\d)|[5-9])(?!\d)")
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _UNSAMPLED = re.compile(r"claude-[a-z]+-(?:4-(?:[7-9]|\d\d)|[5-9])(?!\d)")
 _BUDGETS: dict[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 _LEAST_BUDGET = 1024
@@ -475,7 +477,10 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
-        system, messages = self._conversation(request.messages)
+        fit, has_others = fitting_ids(request.messages, _ID)
+        if has_others:
+            self._emulate("id", "ids of calls were replaced by ones that this API takes: letters, digits, _ and -")
+        system, messages = self._conversation(fit)
         body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
         if request.max_tokens is None:
             body["max_tokens"] = self._dialect.max_tokens

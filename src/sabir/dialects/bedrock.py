@@ -57,6 +57,7 @@ from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
 from .event_stream import Headers, MessageStream, encode_message
 from .event_stream import Message as EventMessage
+from .call_ids import fitting_ids
 from .failures import as_kind, error_from_value, status_of
 from .frames import Frame
 from .in_turn import InTurn, PartDelta
@@ -130,6 +131,7 @@ _ERRORS: dict[str, tuple[type[ProviderError], int]] = {
     ),
 }
 _OVERFLOW = re.compile(r"input is too long|exceeds? context limit|too many input tokens|maximum number of tokens", re.I)
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SIZES = re.compile(r"(\d{1,15})(?: tokens)? > (\d{1,15})")
 
 # Which words a model has for what Converse has none for, by its name.
@@ -569,9 +571,12 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is, field by field within the objects that hold some."""
         patch = self._own(request.state, "request")
+        fit, has_others = fitting_ids(request.messages, _ID)
+        if has_others:
+            self._emulate("id", "ids of calls were replaced by ones that this API takes: letters, digits, _ and -, 64 at most")
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
-        system, messages = self._conversation(request.messages)
+        system, messages = self._conversation(fit)
         flat: dict[str, Any] = {}
         for parameter, verdict in self._dialect.parameters.items():
             if (value := getattr(request, parameter)) is None:

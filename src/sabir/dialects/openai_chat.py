@@ -141,6 +141,8 @@ MEDIA = MediaRules(
     types={Image: ("image/png", "image/jpeg", "image/webp", "image/gif"), File: ("application/", *TEXTUAL)},
     most={Image: 50 * MEGABYTE, File: 50 * MEGABYTE},
 )
+# In a call's arguments: quotes, brackets, and what a backslash takes the meaning of.
+_MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 
@@ -998,7 +1000,8 @@ class ChatDecoder:
 class _Slot:
     """One tool call being streamed."""
 
-    __slots__ = ("_last", "_pieces", "_whole", "id", "index", "name", "part")
+    __slots__ = ("_depth", "_escaped", "_has_begun", "_in_string", "_pieces", "_unseen", "_whole")
+    __slots__ += ("id", "index", "name", "part")
 
     def __init__(self, part: int, index: int | str | None, call_id: str | None, name: str | None) -> None:
         self.part = part
@@ -1006,8 +1009,11 @@ class _Slot:
         self.id = call_id
         self.name = name
         self._pieces: list[str] = []
-        self._last = ""
-        self._whole = False
+        # How far the brackets are seen through, so that only what may be whole is ever decoded, and that once.
+        self._unseen = 0
+        self._depth = 0
+        self._in_string = self._escaped = self._has_begun = False
+        self._whole: bool | None = None
 
     def add(self, text: str) -> None:
         """Add to the arguments.
@@ -1018,16 +1024,31 @@ class _Slot:
         if text.lstrip().startswith("{") and self.is_complete():
             raise StreamProtocolError(f"more arguments came for the call of {self.name!r}, whose own are complete")
         self._pieces.append(text)
-        self._last = text.rstrip()[-1:] or self._last
 
     def is_complete(self) -> bool:
         """Whether the arguments so far are a whole JSON object, so that more of them cannot follow."""
-        if not self._whole and self._last == "}":
-            try:
-                self._whole = is_object(decode_json("".join(self._pieces)))
-            except ValueError:
-                pass
-        return self._whole
+        if self._whole is None:
+            for piece in self._pieces[self._unseen :]:
+                self._see(piece)
+            self._unseen = len(self._pieces)
+            if self._has_begun and not self._depth and not self._in_string:
+                try:
+                    self._whole = is_object(decode_json("".join(self._pieces)))
+                except ValueError:
+                    self._whole = False
+        return self._whole is True
+
+    def _see(self, piece: str) -> None:
+        if self._escaped and piece:
+            self._escaped, piece = False, piece[1:]
+        for mark in _MARKS.findall(piece):
+            if mark[0] == "\\":
+                self._escaped = len(mark) == 1
+            elif mark == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                self._has_begun = True
+                self._depth += 1 if mark in "{[" else -1
 
     def could_claim(self, call_id: str | None, name: str | None) -> bool:
         """Whether a fragment that says no more than this of its call may be one of this call's."""
@@ -1045,6 +1066,8 @@ class _WireReader:
         self._begun: set[int] = set()
         self._thinking: dict[int, str] = {}
         self._calls: dict[int, list[_Slot]] = {}
+        # Those that may be unfinished, by their index; without one, under None.
+        self._unfinished: dict[int, dict[int | str | None, list[_Slot]]] = {}
         self._by_index: dict[tuple[int, int | str], _Slot] = {}
         self._by_id: dict[tuple[int, str], _Slot] = {}
         self._halves: dict[int, str] = {}
@@ -1290,15 +1313,23 @@ class _WireReader:
             if name is None and call_id is None and index is None:
                 raise StreamProtocolError("a fragment of a tool call belongs to no call")
             return None
-        for other in calls if len(calls) > 1 else ():
-            shares_place = index is None or other.index is None or other.index == index
-            if shares_place and other is not slot and other.could_claim(call_id, name):
+        for other in self._rivals(number, index) if len(calls) > 1 else ():
+            if other is not slot and other.could_claim(call_id, name):
                 raise StreamProtocolError(f"a fragment of a tool call may be of {other.name!r} or of {slot.name!r}")
         if call_id is not None and slot.id not in (None, call_id):
             return None
         if name is not None and slot.name is not None and (name != slot.name or (text.strip() and slot.is_complete())):
             return None
         return slot
+
+    def _rivals(self, number: int, index: int | str | None) -> list[_Slot]:
+        """The unfinished calls of a place, and those whose place is not known."""
+        places = self._unfinished[number]
+        rivals: list[_Slot] = []
+        for place in tuple(places) if index is None else (None, index):
+            places[place] = [call for call in places.get(place, ()) if not call.is_complete()]
+            rivals += places[place]
+        return rivals
 
     def _open_call(
         self,
@@ -1312,6 +1343,7 @@ class _WireReader:
         slot = _Slot(self._parts, index, call_id, name)
         self._parts += 1
         self._calls.setdefault(number, []).append(slot)
+        self._unfinished.setdefault(number, {}).setdefault(index, []).append(slot)
         if index is not None:
             self._by_index[number, index] = slot
         extras = {key: item for key, item in call.items() if key not in _IN_CALL and item is not None}

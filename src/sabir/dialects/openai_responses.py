@@ -68,6 +68,7 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from .call_ids import fitting_ids
 from .failures import error_from_value, failure_object, provider_error
 from .leftovers import difference, own_state, patched
 from .sse import EventStream
@@ -97,6 +98,7 @@ _ENCRYPTED, _LOGPROBS = "reasoning.encrypted_content", "message.output_text.logp
 # Models that do not think answer HTTP 400 to a wish for their encrypted thinking.
 _UNTHINKING = re.compile(r"(?<![a-z0-9-])(?:gpt-[34]|chatgpt|gpt-5-chat)")
 # https://platform.openai.com/docs/guides/reasoning, 2026-11: who knows the effort "none", and who "minimal".
+_ID = re.compile(r"(?s:.{1,64})")
 _CAN_STOP = re.compile(r"gpt-(?:5\.\d|[6-9])")
 _KNOWS_MINIMAL = re.compile(r"gpt-5(?!\.\d|-chat)")
 _NO_MINIMAL = re.compile(r"(?<![a-z0-9])o\d|gpt-oss|gpt-(?:5\.\d|[6-9])")
@@ -517,9 +519,12 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
+        fit, has_others = fitting_ids(request.messages, _ID)
+        if has_others:
+            self._emulate("id", "ids of calls were replaced by ones that this API takes: 64 signs at most")
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
-        body: dict[str, Any] = {"model": request.model, **self._conversation(request.messages), "store": False}
+        body: dict[str, Any] = {"model": request.model, **self._conversation(fit), "store": False}
         if include := self._include(request):
             body["include"] = include
         if request.stream:
