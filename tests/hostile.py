@@ -257,6 +257,30 @@ def numbered(piece: bytes, number: int) -> bytes:
     return _NUMBER.sub(other, piece)
 
 
+def _half_calls(size: int) -> bytes:
+    """Calls that begin one after another, of which none ends before all have begun."""
+    several = range(size // 200)
+    begun = [_call_event(number, id=f"c{number}", name="f", arguments="{") for number in several]
+    return b"".join([*begun, *(_call_event(number, arguments="}") for number in several)])
+
+
+def _bracketed_call(size: int) -> bytes:
+    """A call whose arguments look whole again and again, and are not."""
+    long = _call_event(0, id="c", name="f", arguments='{"a": [{"x": "' + "y" * (size // 2) + '"}')
+    return long + _call_event(0, arguments='{"b": 1}') * (size // 200)
+
+
+def _call_event(index: int, id: str | None = None, **function: str) -> bytes:  # noqa: A002 - the wire's word
+    call = {"index": index, **({"id": id} if id else {}), "function": function}
+    return _event({"id": "1", "model": "m", "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
+
+
+CRAFTED: dict[str, dict[str, Callable[[int], bytes]]] = {
+    name: {"calls that are not whole": _half_calls, "a call that looks whole": _bracketed_call}
+    for name in ("openai-chat", "mistral")
+}
+
+
 def _endless(name: str, pieces: list[bytes]) -> list[bytes]:
     """The pieces of a stream without those that end it."""
     for number in range(1, len(pieces) + 1):
@@ -295,3 +319,5 @@ def grown(name: str, size: int, folder: Path = FIXTURES) -> Iterator[tuple[str, 
     yield "tiny events", first + b"data: {}\n\n" * (size // 10)
     yield "tiny lines", first + b"{}\n" * (size // 3)
     yield "carriage returns", first + b"\r" * size
+    for what, craft in CRAFTED.get(name, {}).items():
+        yield what, craft(size)

@@ -6,6 +6,7 @@ were changed. `tests/atheris_decoders.py` does the same for as long as one likes
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from contextlib import suppress
 
@@ -104,3 +105,20 @@ def test_a_decoder_holds_no_more_than_ten_times_what_it_is_given(name):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak <= MOST * len(data) + SMALL, f"{what}: {peak / len(data):.1f} times {len(data)} bytes"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [(name, what) for name, crafted in hostile.CRAFTED.items() for what in crafted]
+)
+def test_the_cost_of_a_byte_does_not_grow_with_their_number(name, what):
+    def cost(data):
+        began = time.process_time()
+        decoder = DIALECTS[name].decoder()
+        with suppress(SabirError):
+            for start in range(0, len(data), PIECE):
+                decoder.feed(data[start : start + PIECE])
+            decoder.close()
+        return (time.process_time() - began) / len(data)
+
+    short, long = (hostile.CRAFTED[name][what](size) for size in (32 << 10, 512 << 10))
+    assert min(cost(long) for _ in range(3)) < 5 * min(cost(short) for _ in range(3))

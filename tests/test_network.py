@@ -19,7 +19,8 @@ from itertools import pairwise
 
 import pytest
 import truststore
-from chats import events, whole_answer
+from chats import answer as whole_answer
+from chats import events
 from hypothesis import given
 from hypothesis import strategies as st
 from proxies import ProxyServer

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast, final
 
 from .errors import ConfigurationError
 from .requests import HttpRequest
-from .runtime import Eventful, Job, Line, Reply, Runtime, Transport, _World
+from .runtime import Eventful, Job, Line, Reply, Runtime, Transport, World
 
 T = TypeVar("T")
 
@@ -29,13 +29,13 @@ def runs_trio() -> bool:
 
 
 @final
-class AnyLoop(_World):
+class AnyLoop(World):
     """A runtime that is `Eventful` where asyncio runs, and its twin where trio does; they share one transport."""
 
     def __init__(self, transport: Callable[[], Transport], *, sends_on_trio: bool) -> None:
         super().__init__(transport)
         self._sends_on_trio = sends_on_trio
-        self._asyncio = Eventful(self._shared)
+        self._asyncio = Eventful(self.transport)
         self._trio: Runtime | None = None
 
     async def send(self, request: HttpRequest, line: Line) -> Reply:
@@ -63,11 +63,8 @@ class AnyLoop(_World):
         if not runs_trio():
             return self._asyncio
         if (runtime := self._trio) is None:
-            runtime = self._trio = cast("Runtime", import_module("sabir.trio_runtime").Trio(self._shared))
+            runtime = self._trio = cast("Runtime", import_module("sabir.trio_runtime").Trio(self.transport))
         return runtime
-
-    def _shared(self) -> Transport:
-        return self._transport or self._first_transport()
 
 
 class Loop(Protocol):

@@ -222,7 +222,7 @@ class RuntimeWrapper:
         self.inner.close()
 
 
-class _World:
+class World:
     """What has no colour: the transport has it, and it is made when it is first needed."""
 
     def __init__(self, transport: Callable[[], Transport]) -> None:
@@ -231,7 +231,7 @@ class _World:
         self._made: dict[str, Transport] = {}
 
     async def send(self, request: HttpRequest, line: Line) -> Reply:
-        return await (self._transport or self._first_transport()).send(request, line)
+        return await self.transport().send(request, line)
 
     def now(self) -> float:
         return time.monotonic()
@@ -243,6 +243,10 @@ class _World:
         if self._transport is not None:
             self._transport.close()
 
+    def transport(self) -> Transport:
+        """What carries its requests; made here if none has gone out yet."""
+        return self._transport or self._first_transport()
+
     def _first_transport(self) -> Transport:
         # Several threads may each make one here; `setdefault` keeps the first, and the others carry nothing.
         fresh = self._make_transport()
@@ -253,7 +257,7 @@ class _World:
 
 
 @final
-class Blocking(_World):
+class Blocking(World):
     """Every method answers before it returns."""
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -277,7 +281,7 @@ class Blocking(_World):
         line.hold(cut)
         try:
             for index, job in enumerate(jobs):
-                _spawn(functools.partial(work, index, job))
+                spawn(functools.partial(work, index, job))
             while len(outcomes) < len(jobs):
                 if (arrived := done.get()) is None:
                     raise line.cut_error()
@@ -287,7 +291,7 @@ class Blocking(_World):
         return [outcomes[index].result() for index in range(len(jobs))]
 
     async def pull(self, source: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-        items = _lazily(source)
+        items = lazily(source)
         try:
             for item in items:
                 yield item
@@ -311,13 +315,13 @@ class Blocking(_World):
 
 
 @final
-class Eventful(_World):
+class Eventful(World):
     """Every method works on the event loop of its caller."""
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         try:
-            result = function(*args, **kwargs) if _is_async(function) else await self._on_thread(function, args, kwargs)
-            return await _marked(result) if inspect.isawaitable(result) else result
+            result = function(*args, **kwargs) if is_async(function) else await self._on_thread(function, args, kwargs)
+            return await marked(result) if inspect.isawaitable(result) else result
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -329,7 +333,7 @@ class Eventful(_World):
         was_cut: asyncio.Future[None] = loop.create_future()
 
         def cut() -> None:
-            _call_soon(loop, lambda: fulfil(was_cut, None))
+            call_soon(loop, lambda: fulfil(was_cut, None))
 
         tasks = [loop.create_task(job()) for job in jobs]
         for task in tasks:
@@ -365,10 +369,10 @@ class Eventful(_World):
 
         def put(outcome: Outcome) -> None:
             ready.append(outcome)
-            _call_soon(loop, wake.set)
+            call_soon(loop, wake.set)
 
         def pump() -> None:
-            items = _lazily(source)
+            items = lazily(source)
             while not stopped:
                 outcome = Outcome.of(lambda: next(items))
                 put(outcome)
@@ -376,7 +380,7 @@ class Eventful(_World):
                     return
             items.close()
 
-        _spawn(pump)
+        spawn(pump)
         try:
             while True:
                 while ready:
@@ -395,7 +399,7 @@ class Eventful(_World):
         woken = asyncio.Event()
 
         def cut() -> None:
-            _call_soon(loop, woken.set)
+            call_soon(loop, woken.set)
 
         line.hold(cut)
         try:
@@ -416,9 +420,9 @@ class Eventful(_World):
 
         def work() -> None:
             outcome = Outcome.of(lambda: function(*args, **kwargs))
-            _call_soon(loop, lambda: fulfil(arrived, outcome))
+            call_soon(loop, lambda: fulfil(arrived, outcome))
 
-        _spawn(work)
+        spawn(work)
         return (await arrived).result()
 
 
@@ -552,7 +556,7 @@ class _Guests:
             task.add_done_callback(finish)
 
         def cancel() -> None:
-            _call_soon(loop, lambda: [task.cancel() for task in tasks])
+            call_soon(loop, lambda: [task.cancel() for task in tasks])
 
         loop = self._loop(depth)
         line = _line_of_this_job.get()
@@ -589,7 +593,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_guests.forget)
 
 
-async def _marked(awaitable: Awaitable[T]) -> T:
+async def marked(awaitable: Awaitable[T]) -> T:
     """Await a user's code, marked as that."""
     token = _in_awaitable_code.set(True)
     try:
@@ -677,12 +681,12 @@ class _Spawner:
                     work = inbox.get()  # Somebody has just taken it, and is about to put work in.
 
 
-_spawn = _Spawner()
+spawn = _Spawner()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_spawn.forget)
+    os.register_at_fork(after_in_child=spawn.forget)
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> None:
     """Wake a loop from any thread; one that has been closed has nobody left to wake."""
     try:
         loop.call_soon_threadsafe(callback)
@@ -690,11 +694,13 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Any]) -> 
         pass
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling this gives a coroutine at once, and so needs no thread."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _lazily(source: Callable[[], Iterator[T]]) -> Generator[T, None, None]:
+def lazily(source: Callable[[], Iterator[T]]) -> Generator[T, None, None]:
+    """The items of a source that is begun with the first of them, as something that can be closed."""
     yield from source()

@@ -15,18 +15,18 @@ from typing import Any, TypeVar, final
 
 import trio
 
-from .runtime import Job, Line, Outcome, _is_async, _lazily, _marked, _spawn, _World
+from .runtime import Job, Line, Outcome, is_async, lazily, marked, spawn, World
 
 T = TypeVar("T")
 
 
 @final
-class Trio(_World):
+class Trio(World):
     """Every method works on the loop of its caller, which is one of trio's."""
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs) if _is_async(function) else await _on_thread(function, args, kwargs)
-        return await _marked(result) if inspect.isawaitable(result) else result
+        result = function(*args, **kwargs) if is_async(function) else await _on_thread(function, args, kwargs)
+        return await marked(result) if inspect.isawaitable(result) else result
 
     async def gather(self, jobs: Sequence[Job[T]], line: Line) -> list[T]:
         outcomes: dict[int, Outcome] = {}
@@ -65,7 +65,7 @@ class Trio(_World):
             _soon(token, wake)
 
         def pump() -> None:
-            items = _lazily(source)
+            items = lazily(source)
             while not is_stopped:
                 outcome = Outcome.of(lambda: next(items))
                 put(outcome)
@@ -73,7 +73,7 @@ class Trio(_World):
                     return
             items.close()
 
-        _spawn(pump)
+        spawn(pump)
         try:
             while True:
                 while ready:
@@ -104,7 +104,7 @@ async def _on_thread(function: Callable[..., Any], args: Any, kwargs: Any) -> An
         outcomes.append(Outcome.of(lambda: function(*args, **kwargs)))
         _soon(token, has_arrived.set)
 
-    _spawn(work)
+    spawn(work)
     await has_arrived.wait()
     return outcomes.pop().result()
 

@@ -253,8 +253,6 @@ def failure(error: BaseException, line: Line, otherwise: type[SabirError]) -> Sa
     """The error of the family: who cut the line, or which limit has passed, or what happened."""
     if isinstance(error, SabirError):
         return error
-    if line.aborted or line.is_over():
+    if line.aborted or line.is_over() or isinstance(error, TimeoutError):
         return line.timeout_error()
-    if isinstance(error, TimeoutError):
-        return line.deadline_error() if line.idle is None else line.timeout_error()
     return otherwise(f"no whole answer came: {error!r}", retryable=True)

@@ -54,7 +54,7 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
-from .call_ids import fitting_ids
+from .call_ids import fitting_ids, with_fitting_id
 from .failures import error_from_value, provider_error, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
@@ -333,7 +333,8 @@ def _part_of(block: dict[str, Any], kinds: frozenset[str]) -> Part:
         # Kept with its nulls: in some blocks (a compaction that failed) they say something.
         rest = {name: value for name, value in block.items() if name != "type"}
         return ServerItem(kind=block["type"], id=text_of(block.get("id")), state=ProviderState(NAME, {"set": rest}))
-    patch = difference(block, _block_of(part))
+    # An id that this API would not take is its maker's, who is handed it back all the same.
+    patch = difference(block, _block_of(with_fitting_id(part, _ID)))
     return msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
 
 

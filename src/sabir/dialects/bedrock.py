@@ -55,9 +55,9 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from .call_ids import fitting_ids, with_fitting_id
 from .event_stream import Headers, MessageStream, encode_message
 from .event_stream import Message as EventMessage
-from .call_ids import fitting_ids
 from .failures import as_kind, error_from_value, status_of
 from .frames import Frame
 from .in_turn import InTurn, PartDelta
@@ -377,7 +377,8 @@ def _part_of(block: dict[str, Any], kinds: tuple[str, ...]) -> Part:
     part = _worded(block, kinds)
     if part is None:
         return _opaque(block)
-    patch = difference(_flat(block, _IN_BLOCK), _flat(_block_of(part), _IN_BLOCK))
+    # An id that this API would not take is its maker's, who is handed it back all the same.
+    patch = difference(_flat(block, _IN_BLOCK), _flat(_block_of(with_fitting_id(part, _ID)), _IN_BLOCK))
     return msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
 
 
@@ -573,7 +574,8 @@ class _BodyEncoder:
         patch = self._own(request.state, "request")
         fit, has_others = fitting_ids(request.messages, _ID)
         if has_others:
-            self._emulate("id", "ids of calls were replaced by ones that this API takes: letters, digits, _ and -, 64 at most")
+            taken = "letters, digits, _ and -, 64 at most"
+            self._emulate("id", f"ids of calls were replaced by ones that this API takes: {taken}")
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
         system, messages = self._conversation(fit)

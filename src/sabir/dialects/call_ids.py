@@ -21,13 +21,14 @@ def fitting_ids(messages: tuple[Message, ...], allowed: re.Pattern[str]) -> tupl
 
 
 def _fit(message: Message, allowed: re.Pattern[str]) -> Message:
-    parts = tuple(_with_id(part, allowed) for part in message.parts)
+    parts = tuple(with_fitting_id(part, allowed) for part in message.parts)
     if all(after is before for after, before in zip(parts, message.parts, strict=True)):
         return message
     return msgspec.structs.replace(message, parts=parts)
 
 
-def _with_id(part: Part, allowed: re.Pattern[str]) -> Part:
+def with_fitting_id(part: Part, allowed: re.Pattern[str]) -> Part:
+    """The part; with another id, if it is a call or a result whose own is not allowed."""
     match part:
         case ToolCall(id=str() as call_id) if not allowed.fullmatch(call_id):
             return msgspec.structs.replace(part, id=_made_of(call_id))

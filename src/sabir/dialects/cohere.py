@@ -263,7 +263,7 @@ def _part_of(block: dict[str, Any]) -> Part:
 
 def _worded(block: dict[str, Any]) -> TextPart | Thinking | Image | None:
     """A block in our words, as far as they go; None if they say nothing of it."""
-    kind = block.get("type")
+    kind = text_of(block.get("type"))
     if kind in _SPOKEN:
         if not isinstance(text := block.get(kind, ""), str):
             raise StreamProtocolError(f"the {kind} of a block is no text: {str(text)[:80]}")

@@ -1000,8 +1000,19 @@ class ChatDecoder:
 class _Slot:
     """One tool call being streamed."""
 
-    __slots__ = ("_depth", "_escaped", "_has_begun", "_in_string", "_pieces", "_unseen", "_whole")
-    __slots__ += ("id", "index", "name", "part")
+    __slots__ = (
+        "_depth",
+        "_escaped",
+        "_has_begun",
+        "_in_string",
+        "_pieces",
+        "_unseen",
+        "_whole",
+        "id",
+        "index",
+        "name",
+        "part",
+    )
 
     def __init__(self, part: int, index: int | str | None, call_id: str | None, name: str | None) -> None:
         self.part = part

@@ -18,7 +18,7 @@ from typing import Protocol, Self, final
 
 from ..requests import HttpRequest
 from ..runtime import Line, Reply, Runtime, RuntimeWrapper
-from ..transports import Origin, connect_error, interrupted_error, locate, timeout_error
+from ..transports import Origin, connect_error, interrupted_error, locate
 from .replies import Canned
 
 # What a line without any limit is made to wait: by then every system has given such a connection up.
@@ -238,7 +238,7 @@ async def _silence(runtime: Runtime, line: Line, seconds: float) -> None:
     limit = line.left(line.idle)
     await runtime.sleep(seconds if limit is None else min(seconds, limit), line)
     if limit is not None and limit <= seconds:
-        raise timeout_error(line)
+        raise line.timeout_error()
 
 
 def _origin(request: HttpRequest) -> Origin:

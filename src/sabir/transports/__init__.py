@@ -357,11 +357,6 @@ def connect_error(place: Place, cause: BaseException | str) -> ConnectError:
     return ConnectError(f"no answer from {place} ({_text(cause)}); check the address and the network")
 
 
-def timeout_error(line: Line) -> SabirError:
-    """The error for a wait that timed out; a clock may be a moment early, and then the deadline is not quite over."""
-    return line.deadline_error() if line.idle is None and not line.aborted else line.timeout_error()
-
-
 def proxy_error(proxy: Proxy, origin: Origin, status: int) -> ConnectError:
     """The error for a proxy that answered with something else than a connection."""
     if status == WANTS_CREDENTIALS:
@@ -375,7 +370,7 @@ def connect_timeout_error(place: Place, line: Line) -> SabirError:
     """The error for a connection that could not be made within what the line allows."""
     limit = connect_limit(line)
     if line.aborted or line.is_over() or limit is None:
-        return timeout_error(line)
+        return line.timeout_error()
     return ConnectError(f"no connection to {place} within {limit:g} s; check the address and the network")
 
 

@@ -42,7 +42,6 @@ from . import (
     proxy_headers,
     resolve,
     ssl_context,
-    timeout_error,
 )
 from .http1 import Answer, request_head
 from .proxies import Proxy
@@ -299,7 +298,7 @@ class BlockingReply:
         if isinstance(error, SabirError):
             return error
         if self._line.is_over() or (isinstance(error, TimeoutError) and error.errno is None):
-            return timeout_error(self._line)
+            return self._line.timeout_error()
         return otherwise(self._origin, error)
 
 

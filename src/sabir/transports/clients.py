@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar, final
 from ..errors import ClosedError, SabirError
 from ..loops import Cut, Loop, loop_here
 from ..requests import HttpRequest
-from ..runtime import Line, Outcome, _spawn
+from ..runtime import Line, Outcome, spawn
 from . import (
     HEADER_LIMIT,
     HttpClient,
@@ -45,7 +45,6 @@ from . import (
     interrupted_error,
     locate,
     merged,
-    timeout_error,
 )
 
 T = TypeVar("T")
@@ -161,7 +160,7 @@ class ClientReply:
             return connect_timeout_error(self._origin, line)
         if line.is_over():
             return line.deadline_error()
-        return timeout_error(line) if names & _WAITING else otherwise(self._origin, _cause(error))
+        return line.timeout_error() if names & _WAITING else otherwise(self._origin, _cause(error))
 
 
 class _ClientTransport:
@@ -265,7 +264,7 @@ class _HttpxExchange:
         request.extensions["trace"] = self._way.note
         # The thread is not given this object, which is then seen to be dropped.
         client, way, wanted, came = self._client, self._way, self._wanted, self._came
-        _spawn(lambda: came.put(Outcome.of(lambda: _bring(client, request, way, wanted, came))))
+        spawn(lambda: came.put(Outcome.of(lambda: _bring(client, request, way, wanted, came))))
         status, pairs = self._wait(limit).result()
         for _ in range(READ_AHEAD):
             self._wanted.put(True)

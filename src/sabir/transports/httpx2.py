@@ -291,7 +291,7 @@ class Httpx2Reply:
         if isinstance(error, SabirError):
             return error
         if isinstance(error, TimeoutError) and error.errno is None:
-            return connect_timeout_error(link.place, line) if link.wire.is_connecting else timeout_error(line)
+            return connect_timeout_error(link.place, line) if link.wire.is_connecting else line.timeout_error()
         if line.is_over():
             return line.deadline_error()
         refusal = re.match(r"\d{3}", str(error)) if isinstance(error, httpcore2.ProxyError) else None
