@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ import sabir
 from sabir.deltas import Assembler, Blob, Close, Count, Event, Finish, Note, Open, State, Text
 from sabir.dialects import Unsupported, response_of
 from sabir.dialects.bedrock import NAME, Bedrock
+from sabir.dialects.call_ids import fitting_ids
 from sabir.dialects.event_stream import MessageStream, encode_message
 from sabir.errors import (
     AuthenticationError,
@@ -1027,7 +1029,8 @@ conversations = st.lists(
 
 @given(conversations, st.floats(0, 1), st.integers(1, 99))
 def test_a_conversation_comes_back_but_for_who_spoke_twice(conversation, temperature, most):
-    request = Request(model="m", messages=tuple(conversation), temperature=temperature, max_tokens=most, tools=(TOOL,))
+    conversation, _ = fitting_ids(tuple(conversation), re.compile("[a-zA-Z0-9_-]{1,64}"), "bedrock")
+    request = Request(model="m", messages=conversation, temperature=temperature, max_tokens=most, tools=(TOOL,))
     http, notices = DIALECT.encode_request(request)
     assert notices == ()
     again = DIALECT.decode_request(http.body)

@@ -327,3 +327,18 @@ def test_a_judge_knows_what_does_not_fit(dialect):
     odd = [{"role": "wizard", "content": [{"type": "spell", "spell": 5}], "parts": [{"spell": 5}]}]
     with pytest.raises((AssertionError, ValueError, KeyError)):
         JUDGES[dialect]({"model": "m", "messages": odd, "contents": odd, "input": odd})
+
+
+@pytest.mark.parametrize("maker", ["anthropic:claude-sonnet-4-6", "bedrock:anthropic.claude-sonnet-4-6"])
+def test_an_odd_id_of_ones_own_names_the_same_call_when_it_comes_back(maker):
+    spoken = json.dumps(MAKERS[maker]).replace("toolu_1", FOREIGN_ID).replace("tooluse_1", FOREIGN_ID).encode()
+
+    async def answer(call):
+        body = spoken if len(server.calls) == 1 else end_of(maker)
+        await whole(body, "Content-Type: application/json")(call)
+
+    with Server(answer) as server, sabir.Client(f"{maker}@{server.url}", api_key="k") as client:
+        client.ask("Look!", tools=[look])
+    request = parse_model(maker).provider.dialect.decode_request(server.calls[1].body)
+    asked, answered = request.messages[1], request.messages[2]
+    assert [call.id for call in asked.tool_calls] == [part.call_id for part in answered.parts]

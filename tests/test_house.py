@@ -196,6 +196,21 @@ def imports_in_functions(source: Path) -> list[str]:
     )
 
 
+def private_imports(source: Path) -> list[str]:
+    """Names that begin with an underscore, and that a room takes from another one."""
+    built = rooms(source)
+    return [
+        f"{path.relative_to(source)}:{node.lineno} takes {alias.name} from {end}"
+        for path in files(source)
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.ImportFrom)
+        for end in ends(node, [source.name, *path.relative_to(source).parent.parts], built)
+        if end != room_of(path, source)
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+
+
 def files_without_docstring(source: Path) -> list[str]:
     return [str(path.relative_to(source)) for path in files(source) if not ast.get_docstring(parse(path))]
 
@@ -302,6 +317,10 @@ def test_imports_stand_at_the_top_of_their_file():
     assert imports_in_functions(SOURCE) == []
 
 
+def test_what_is_private_stays_in_its_room():
+    assert private_imports(SOURCE) == []
+
+
 def test_files_say_what_they_are_for():
     assert files_without_docstring(SOURCE) == []
 
@@ -366,6 +385,7 @@ def test_a_sound_house_passes(tmp_path):
     assert rooms_off_the_plan(source, plan) == []
     assert wrong_arrows(source, plan) == []
     assert imports_in_functions(source) == []
+    assert private_imports(source) == []
     assert files_without_docstring(source) == []
 
 
@@ -457,6 +477,15 @@ def test_a_table_that_cannot_be_read_is_seen(old, new, objection):
 def test_an_import_in_a_function_is_seen(tmp_path, head):
     source = build(tmp_path, {"a.py": f"{head}\n    if x:\n        import json", "b.py": "import json"}, docstring="")
     assert imports_in_functions(source) == [f"a.py:{head.count(chr(10)) + 3}"]
+
+
+def test_a_private_name_that_leaves_its_room_is_seen(tmp_path):
+    taken = "from .pipes.blocking import Pipe, _pipe\nfrom .errors import __doc__"
+    source = build(
+        tmp_path,
+        {"errors.py": "", "aio.py": taken, "pipes/blocking.py": "", "pipes/a.py": "from .blocking import _pipe"},
+    )
+    assert private_imports(source) == ["aio.py:2 takes _pipe from pipes"]
 
 
 def test_a_missing_docstring_is_seen(tmp_path):

@@ -20,6 +20,7 @@ from chats import Speaker, events
 from servers import Call, Server, authority, client_context, free_port, mute_listener, until
 
 from sabir import ClosedError, ConnectError, DeadlineExceeded, ToolCall, aio
+from sabir.loops import loop_here
 
 SOON = 0.25
 SLACK = 1.0
@@ -106,6 +107,28 @@ def test_calls_and_streams_on_one_connection(run, secure):
     with Server(Speaker(), secure=secure) as server:
         run(main)
         assert server.is_left_by_all()
+
+
+def test_what_is_to_be_done_on_a_loop_is_done_once_even_if_it_fails(run):
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("here")
+        raise RuntimeError("it failed")
+
+    async def main() -> None:
+        here = loop_here()
+        with pytest.raises(RuntimeError, match="it failed"):
+            here.do(fail)
+        there = asyncio.Event()
+        await asyncio.to_thread(here.do, there.set)
+        await there.wait()
+        loops.append(here)
+
+    loops: list[Any] = []
+    run(main)
+    loops.pop().do(fail)  # The loop has ended: nothing is done, and nothing said.
+    assert done == ["here"]
 
 
 def test_calls_at_once(run):

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from botocore.session import get_session
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -32,9 +33,14 @@ from sabir.attachments import MOST_LOADED
 from sabir.deltas import Close, Finish, Head, Open, Text
 from sabir.dialects import response_of
 from sabir.dialects.anthropic import CLOUD_MEDIA, Anthropic
+from sabir.dialects.bedrock import Bedrock
+from sabir.dialects.cohere import Cohere
 from sabir.dialects.gemini import Gemini
 from sabir.dialects.media_rules import MediaRules
+from sabir.dialects.mistral import Mistral
+from sabir.dialects.ollama import Ollama
 from sabir.dialects.openai_chat import OpenAIChat
+from sabir.dialects.openai_responses import OpenAIResponses
 from sabir.downloads import MOST_REDIRECTS, is_public
 from sabir.media import LARGEST, media_type_of
 from sabir.providers import PROVIDERS, Provider
@@ -984,6 +990,236 @@ async def test_a_transport_of_the_callers_own_is_not_gone_round(surface, wire, f
 )
 def test_only_addresses_of_the_internet_are_public(address, is_one):
     assert is_public(address) == is_one
+
+
+# The formats and servers, one by one
+
+
+def data_url(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64_of(data)}"
+
+
+# A format or a server's row: what is passed to it, what then stands in the message, and what was loaded for it.
+PASSED: dict[str, tuple[Any, tuple[str, ...], Any, list[str]]] = {
+    "openai_responses": (
+        OpenAIResponses(),
+        ("images", "files"),
+        lambda at: [
+            {"type": "input_text", "text": "?"},
+            {"type": "input_image", "image_url": data_url("image/png", PNG)},
+            {"type": "input_image", "image_url": at("/a.png")},
+            {"type": "input_file", "filename": "document.pdf", "file_data": PDF_URL},
+            {"type": "input_file", "filename": "a.csv", "file_data": data_url("text/csv", CSV)},
+            {"type": "input_file", "file_url": at("/a.pdf")},
+        ],
+        [],
+    ),
+    "mistral": (
+        Mistral(),
+        ("images", "audio", "files"),
+        lambda at: [
+            {"type": "text", "text": "?"},
+            {"type": "image_url", "image_url": {"url": data_url("image/png", PNG)}},
+            {"type": "image_url", "image_url": {"url": at("/a.png")}},
+            {"type": "input_audio", "input_audio": base64_of(WAV)},
+            {"type": "input_audio", "input_audio": base64_of(MP3)},
+            {"type": "input_audio", "input_audio": at("/a.wav")},
+            {"type": "document_url", "document_url": PDF_URL},
+            {"type": "document_url", "document_url": data_url("text/csv", CSV), "document_name": "a.csv"},
+            {"type": "document_url", "document_url": at("/a.pdf")},
+        ],
+        [],
+    ),
+    "cohere": (
+        Cohere(),
+        ("images",),
+        lambda at: [
+            {"type": "text", "text": "?"},
+            {"type": "image_url", "image_url": {"url": data_url("image/png", PNG)}},
+            {"type": "image_url", "image_url": {"url": at("/a.png")}},
+        ],
+        [],
+    ),
+    "bedrock": (
+        Bedrock(),
+        ("images", "audio", "files"),
+        lambda at: [
+            {"text": "?"},
+            *[{"image": {"format": "png", "source": {"bytes": base64_of(PNG)}}}] * 2,
+            {"audio": {"format": "wav", "source": {"bytes": base64_of(WAV)}}},
+            {"audio": {"format": "mp3", "source": {"bytes": base64_of(MP3)}}},
+            {"audio": {"format": "wav", "source": {"bytes": base64_of(WAV)}}},
+            {"document": {"format": "pdf", "name": "document", "source": {"bytes": base64_of(PDF)}}},
+            {"document": {"format": "csv", "name": "a csv", "source": {"bytes": base64_of(CSV)}}},
+            {"document": {"format": "pdf", "name": "a pdf", "source": {"bytes": base64_of(PDF)}}},
+        ],
+        ["/a.png", "/a.wav", "/a.pdf"],
+    ),
+    "openrouter": (
+        PROVIDERS["openrouter"].dialect,
+        ("images", "audio", "files"),
+        lambda at: [
+            {"type": "text", "text": "?"},
+            {"type": "image_url", "image_url": {"url": data_url("image/png", PNG)}},
+            {"type": "image_url", "image_url": {"url": at("/a.png")}},
+            {"type": "input_audio", "input_audio": {"data": base64_of(WAV), "format": "wav"}},
+            {"type": "input_audio", "input_audio": {"data": base64_of(MP3), "format": "mp3"}},
+            {"type": "input_audio", "input_audio": {"data": base64_of(WAV), "format": "wav"}},
+            {"type": "file", "file": {"filename": "document.pdf", "file_data": PDF_URL}},
+            {"type": "file", "file": {"filename": "a.csv", "file_data": data_url("text/csv", CSV)}},
+            {"type": "file", "file": {"filename": "document.pdf", "file_data": at("/a.pdf")}},
+        ],
+        ["/a.wav"],
+    ),
+    **{
+        name: (
+            PROVIDERS[name].dialect,
+            ("images",),
+            lambda at: [
+                {"type": "text", "text": "?"},
+                *[{"type": "image_url", "image_url": {"url": data_url("image/png", PNG)}}] * 2,
+            ],
+            ["/a.png"],
+        )
+        for name in ("ollama-compat", "ollama-openai", "ollama-cloud", "lmstudio")
+    },
+}
+
+
+@pytest.mark.parametrize(("wire", "taken", "blocks", "loaded"), PASSED.values(), ids=PASSED, indirect=["wire"])
+async def test_each_format_has_its_words_for_attachments(surface, wire, files, tmp_path, taken, blocks, loaded):
+    (tmp_path / "a.csv").write_bytes(CSV)
+    sources = {
+        "images": [base64_of(PNG), files.url("/a.png")],
+        "audio": [WAV, io.BytesIO(MP3), files.url("/a.wav")],
+        "files": [PDF, tmp_path / "a.csv", files.url("/a.pdf")],
+    }
+    response = await surface.client("wired:m", fetch="any").ask("?", **{name: sources[name] for name in taken})
+    body = wire.bodies[0]
+    message = (body["messages"] if "messages" in body else body["input"])[0]
+    assert message["content"] == blocks(files.url)
+    assert [call.target for call in files.server.calls] == loaded
+    fetched = [notice.message.split()[0] for notice in response.warnings if "was loaded here" in notice.message]
+    assert fetched == [files.url(path) for path in loaded]
+
+
+@pytest.mark.parametrize("wire", [Ollama()], indirect=True)
+async def test_ollama_is_sent_the_bytes_of_images_and_fetches_none(surface, wire, files):
+    client = surface.client("wired:m", fetch="any")
+    await client.ask("?", images=[JPEG, files.url("/a.png"), Pixels(1, 1, b"a")])
+    message = wire.bodies[0]["messages"][0]
+    assert message["content"] == "?"
+    assert message["images"] == [base64_of(JPEG), base64_of(PNG), base64_of(sabir.image(Pixels(1, 1, b"a")).data)]
+    with pytest.raises(UnsupportedError, match=r"Ollama fetches no images: load 's3://b/a.png' and give its bytes"):
+        await client.ask("?", images=["s3://b/a.png"])
+
+
+FILM = sabir.video(MP4)
+EPUB, AIFF = SNIFFED["epub"][0], SNIFFED["aiff"][0]
+NOT_TAKEN = {
+    "responses, an image": (OpenAIResponses(), {"images": [HEIC]}, r"image/png, image/jpeg, .*, not image/heic"),
+    "responses, a film": (OpenAIResponses(), {"files": [FILM]}, r"files of the types application/\*, .*not video/mp4"),
+    "responses, a film's address": (
+        OpenAIResponses(),
+        {"files": [sabir.video("https://a.example/b")]},
+        "not video/mp4",
+    ),
+    "responses, audio": (OpenAIResponses(), {"audio": [WAV]}, "hears no audio; use chat completions"),
+    "mistral, an image": (Mistral(), {"images": [BMP]}, "not image/bmp; convert it first"),
+    "mistral, a film": (Mistral(), {"files": [FILM]}, r"files of the types application/\*, .*not video/mp4"),
+    "cohere, an image": (Cohere(), {"images": [BMP]}, "not image/bmp; convert it first"),
+    "cohere, audio": (Cohere(), {"audio": [WAV]}, "reads no Audio; send its text"),
+    "cohere, a file": (Cohere(), {"files": [PDF]}, "reads no File; send its text"),
+    "bedrock, an image": (Bedrock(), {"images": [HEIC]}, "not image/heic; convert it first"),
+    "bedrock, a large image": (Bedrock(), {"images": [PNG + bytes(3_932_160)]}, "at most 3,932,160 bytes"),
+    "bedrock, audio": (Bedrock(), {"audio": [AIFF]}, "not audio/aiff; convert it first"),
+    "bedrock, a file": (Bedrock(), {"files": [EPUB]}, r"application/pdf, .*not application/epub\+zip"),
+    "bedrock, another cloud": (Bedrock(), {"files": ["gs://bucket/a.pdf"]}, "only from s3:// addresses"),
+    "ollama, audio": (Ollama(), {"audio": [WAV]}, "no place for a Audio part"),
+    "ollama, a file": (Ollama(), {"files": [PDF]}, "no place for a File part"),
+    "openrouter, audio": (PROVIDERS["openrouter"].dialect, {"audio": [webm(b"A_OPUS")]}, "audio/ogg, not audio/webm"),
+    "openrouter, a film": (PROVIDERS["openrouter"].dialect, {"files": [FILM]}, "not video/mp4"),
+    "lmstudio, an image": (PROVIDERS["lmstudio"].dialect, {"images": [SNIFFED["gif"][0]]}, "image/webp, not image/gif"),
+    "openai, audio": (OpenAIChat(), {"audio": [AIFF]}, "audio/mp3, not audio/aiff; convert it first"),
+}
+
+
+@pytest.mark.parametrize(("wire", "given_media", "reason"), NOT_TAKEN.values(), ids=NOT_TAKEN, indirect=["wire"])
+async def test_what_a_format_or_its_servers_do_not_take_is_refused_with_the_reason(surface, wire, given_media, reason):
+    with pytest.raises(UnsupportedError, match=reason):
+        await surface.client("wired:m").ask("?", **given_media)
+    assert wire.bodies == []
+
+
+@pytest.mark.parametrize("wire", [PROVIDERS["openrouter"].dialect], indirect=True)
+async def test_openrouter_hears_what_openai_does_not(surface, wire):
+    sounds = [SNIFFED[name][0] for name in ("aac", "aiff", "flac", "m4a", "ogg")]
+    await surface.client("wired:m").ask("?", audio=sounds)
+    heard = [block["input_audio"] for block in wire.bodies[0]["messages"][0]["content"][1:]]
+    assert [each["format"] for each in heard] == ["aac", "aiff", "flac", "m4a", "ogg"]
+    assert [each["data"] for each in heard] == [base64_of(sound) for sound in sounds]
+    parts = wire.dialect.decode_request(json.dumps(wire.bodies[0]).encode()).messages[0].parts[1:]
+    assert parts == tuple(sabir.audio(sound) for sound in sounds)
+
+
+@pytest.mark.parametrize("wire", [OpenAIResponses()], indirect=True)
+async def test_a_file_without_a_name_has_one_that_tells_its_type(surface, wire):
+    sources = (PDF, SNIFFED["docx"][0], CSV, b"<?xml version='1.0'?><a/>", b'{"a": 1}')
+    await surface.client("wired:m").ask("?", files=sources)
+    names = [block["filename"] for block in wire.bodies[0]["input"][0]["content"][1:]]
+    assert names == [f"document.{suffix}" for suffix in ("pdf", "docx", "txt", "xml", "json")]
+
+
+TEXTS = {
+    "application/json": b'{"a": 1}',
+    "application/xml": b"<?xml version='1.0'?><a/>",
+    "application/yaml": b"a: 1",
+    "image/svg+xml": SNIFFED["svg"][0],
+    "text/tab-separated-values": b"a\tb",
+}
+
+
+@pytest.mark.parametrize("wire", [Bedrock()], indirect=True)
+async def test_bedrock_is_sent_texts_of_types_it_has_no_word_for_as_plain_text(surface, wire):
+    for media_type, data in TEXTS.items():
+        part = File(data=data, media_type=media_type, name="a")
+        response = await surface.client("wired:m").ask("?", files=[part])
+        document = wire.bodies[-1]["messages"][0]["content"][1]["document"]
+        assert document == {"format": "txt", "name": "a", "source": {"bytes": base64_of(data)}}
+        assert [notice.message for notice in response.warnings] == [
+            f"a file of the type {media_type} was sent as text/plain"
+        ]
+    response = await surface.client("wired:m").ask("?", files=[b"words", File(data=b"<p>", media_type="text/html")])
+    assert [block["document"]["format"] for block in wire.bodies[-1]["messages"][0]["content"][1:]] == ["txt", "html"]
+    assert response.warnings == ()
+
+
+@pytest.mark.parametrize("wire", [Bedrock()], indirect=True)
+async def test_bedrock_fetches_from_its_own_cloud_itself(surface, wire):
+    film = sabir.video("s3://bucket/a.mp4")
+    sources = {"images": ["s3://bucket/a.png"], "audio": ["s3://bucket/a.wav"], "files": ["s3://bucket/a.pdf", film]}
+    response = await surface.client("wired:m", fetch="never").ask("?", **sources)
+
+    def at(name: str) -> dict[str, Any]:
+        return {"s3Location": {"uri": f"s3://bucket/{name}"}}
+
+    assert wire.bodies[0]["messages"][0]["content"][1:] == [
+        {"image": {"format": "png", "source": at("a.png")}},
+        {"audio": {"format": "wav", "source": at("a.wav")}},
+        {"document": {"format": "pdf", "name": "document", "source": at("a.pdf")}},
+        {"video": {"format": "mp4", "source": at("a.mp4")}},
+    ]
+    assert response.warnings == ()
+
+
+def test_every_type_that_bedrock_is_sent_has_a_word_in_the_service_model():
+    words = get_session().get_service_model("bedrock-runtime")
+    for kind, types in Bedrock().media.types.items():
+        for media_type in types:
+            part = kind(data=b"a", media_type=f"{media_type}x-lua" if media_type.endswith("/") else media_type)
+            http, _ = Bedrock().encode_request(Request(model="m", messages=(user("?", part),)))
+            ((block, medium),) = json.loads(http.body)["messages"][0]["content"][1].items()
+            assert medium["format"] in words.shape_for(f"{block.capitalize()}Format").enum
 
 
 def test_parts_that_were_made_survive_the_way_through_json():

@@ -523,7 +523,7 @@ def test_a_server_that_does_not_want_its_thinking_back_is_not_sent_it():
 @pytest.mark.parametrize(
     "message",
     [
-        user(Audio(data=b"a", media_type="audio/ogg")),
+        user(Audio(data=b"a", media_type="audio/webm")),
         user(Audio(url="https://example.org/a.wav")),
         user(Thinking(text="a")),
         user(CALL),

@@ -2191,8 +2191,12 @@ def test_a_recorded_error_is_the_exception_it_means(exchange):
     assert type(DIALECT.decode_error(status, {}, body)) is type(error)
 
 
+# It has a temperature of -1.
+REFUSED = {"openai-responses-f54d827d8b"}
+
+
 @needs_recordings
-@every([each for each in EXCHANGES if mapping_of(each["request"]).get("body")])
+@every([each for each in EXCHANGES if mapping_of(each["request"]).get("body") and each["id"] not in REFUSED])
 def test_a_recorded_request_is_the_same_when_it_is_sent_again(exchange):
     body = exchange["request"]["body"]
     again = round_trip(body)

@@ -467,9 +467,17 @@ def test_a_head_that_is_cut_is_no_answer(pipe, start, ending):
         assert server.is_left_by_all()
 
 
-def test_what_is_not_http_is_no_answer(pipe):
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\n",
+    ],
+    ids=["ssh", "another protocol from here on"],
+)
+def test_what_is_not_http_is_no_answer(pipe, said):
     async def answer(call: Call) -> None:
-        call.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        call.write(said)
         await call.forever()
 
     with Server(answer) as server:

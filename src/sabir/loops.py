@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast, final
 
 from .errors import ConfigurationError
 from .requests import HttpRequest
-from .runtime import Eventful, Job, Line, Reply, Runtime, Transport, World
+from .runtime import Eventful, Job, Line, Reply, Runtime, Transport, World, call_soon
 
 T = TypeVar("T")
 
@@ -104,16 +104,10 @@ class _Asyncio:
         self._loop = asyncio.get_running_loop()
 
     def do(self, action: Action) -> None:
-        try:
-            if asyncio.get_running_loop() is self._loop:
-                action()
-                return
-        except RuntimeError:
-            pass  # None runs here.
-        try:
-            self._loop.call_soon_threadsafe(action)
-        except RuntimeError:
-            pass  # It is closed.
+        if _running_loop() is self._loop:
+            action()
+        else:
+            call_soon(self._loop, action)
 
     def leave(self, work: Work) -> None:
         self.do(lambda: self._start(work))
@@ -164,6 +158,13 @@ class _Trio:
             self._trio.lowlevel.spawn_system_task(_quietly, work)
         except RuntimeError:
             pass  # The run is about to be over, and takes nothing more.
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 # A loop holds its tasks by weak references only.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .dialects import Dialect, EmbeddingDialect, RerankDialect, Unsupported, Verdicts
@@ -23,11 +23,12 @@ from .dialects.gemini_embeddings import GeminiEmbeddings
 from .dialects.mistral import Mistral
 from .dialects.ollama import Ollama
 from .dialects.ollama_embeddings import OllamaEmbeddings
-from .dialects.openai_chat import OPEN_PARAMETERS, OPENAI_PARAMETERS, OpenAIChat
+from .dialects.openai_chat import MEDIA, OPEN_PARAMETERS, OPENAI_PARAMETERS, OpenAIChat
 from .dialects.openai_completions import COMPLETION_PARAMETERS, OPEN_COMPLETION_PARAMETERS, OpenAICompletions
 from .dialects.openai_embeddings import EMBEDDING_PARAMETERS, OpenAIEmbeddings
 from .dialects.openai_responses import OpenAIResponses
 from .dialects.tei import TeiEmbeddings, TeiRerank
+from .messages import Audio, File, Image
 
 KeyHeader = Literal["authorization", "x-api-key", "x-goog-api-key", "api-key"]
 Account = Literal["organization", "project"]
@@ -103,6 +104,16 @@ _OPEN_REASONING = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thi
 _COMPATIBLE = OpenAIChat(limit="max_tokens")
 _COMPATIBLE_SILENT = OpenAIChat(limit="max_tokens", thinking=None)
 _NO_EFFORT = {"reasoning_effort": "none"}
+# https://github.com/ollama/ollama/blob/main/openai/openai.go; https://lmstudio.ai/docs/python/llm-prediction/image-input
+# and lmstudio-ai/lmstudio-bug-tracker#1120: both refuse every address.
+_FETCHES_NOTHING = replace(
+    MEDIA,
+    inlined=(Image, Audio, File),
+    types={**MEDIA.types, Image: ("image/png", "image/jpeg", "image/webp")},
+    most={},
+)
+_MORE_AUDIO = ("audio/aac", "audio/aiff", "audio/flac", "audio/mp4", "audio/ogg")
+_OPENROUTER_MEDIA = replace(MEDIA, inlined=(Audio,), types={**MEDIA.types, Audio: (*MEDIA.types[Audio], *_MORE_AUDIO)})
 _LLAMA_PARAMETERS = {**OPEN_PARAMETERS, "repetition_penalty": "repeat_penalty"}
 _LLAMA = OpenAIChat(limit="max_tokens", parameters=_LLAMA_PARAMETERS, thinking="template")
 _OPEN_COMPLETIONS = OpenAICompletions(parameters=OPEN_COMPLETION_PARAMETERS)
@@ -571,17 +582,17 @@ _HOSTS = (
     # https://docs.ollama.com/cloud, .../api/openai-compatibility; recorded: thinking sent back.
     Provider(
         "ollama-cloud",
-        OpenAIChat(limit="max_tokens", no_thinking=_NO_EFFORT),
+        OpenAIChat(limit="max_tokens", no_thinking=_NO_EFFORT, media=_FETCHES_NOTHING),
         url="https://ollama.com/v1",
         key="OLLAMA_API_KEY",
     ),
 )
 
 _GATEWAYS = (
-    # https://openrouter.ai/docs/use-cases/reasoning-tokens
+    # https://openrouter.ai/docs/use-cases/reasoning-tokens, .../guides/overview/multimodal/pdfs, .../audio
     Provider(
         "openrouter",
-        _OPEN_REASONING,
+        replace(_OPEN_REASONING, media=_OPENROUTER_MEDIA),
         url="https://openrouter.ai/api/v1",
         key="OPENROUTER_API_KEY",
         embeddings=OpenAIEmbeddings(),
@@ -659,7 +670,7 @@ _LOCAL = (
     *(
         Provider(
             name,
-            OpenAIChat(limit="max_tokens"),
+            OpenAIChat(limit="max_tokens", media=_FETCHES_NOTHING),
             url="http://localhost:11434/v1",
             embeddings=OpenAIEmbeddings(),
         )
@@ -709,6 +720,7 @@ _LOCAL = (
                 "top_k": "top_k",
                 "repetition_penalty": "repeat_penalty",
             },
+            media=_FETCHES_NOTHING,
         ),
         url="http://localhost:1234/v1",
         embeddings=OpenAIEmbeddings(),

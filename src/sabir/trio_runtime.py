@@ -15,7 +15,7 @@ from typing import Any, TypeVar, final
 
 import trio
 
-from .runtime import Job, Line, Outcome, is_async, lazily, marked, spawn, World
+from .runtime import Job, Line, Outcome, World, is_async, lazily, marked, spawn
 
 T = TypeVar("T")
 

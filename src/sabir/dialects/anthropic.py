@@ -111,10 +111,11 @@ _ERROR_TYPES: tuple[tuple[type[SabirError], str], ...] = (
     (UnsupportedError, "invalid_request_error"),
     (DeadlineExceeded, "timeout_error"),
 )
+# Other ids of calls are refused with HTTP 400.
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
 # Models that think adaptively, and those that take no sampling parameters (400 "temperature is deprecated for this
 # model") and no budgets either: https://platform.claude.com/docs/en/about-claude/models/migration-guide, 2026-11.
 _ADAPTIVE = re.compile(r"claude-[a-z]+-(?:4-(?:[6-9]|\d\d)|[5-9])(?!\d)")
-_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _UNSAMPLED = re.compile(r"claude-[a-z]+-(?:4-(?:[7-9]|\d\d)|[5-9])(?!\d)")
 _BUDGETS: dict[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 _LEAST_BUDGET = 1024
@@ -478,16 +479,13 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
-        fit, has_others = fitting_ids(request.messages, _ID)
+        fit, has_others = fitting_ids(request.messages, _ID, NAME)
         if has_others:
             self._emulate("id", "ids of calls were replaced by ones that this API takes: letters, digits, _ and -")
         system, messages = self._conversation(fit)
         body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
         if request.max_tokens is None:
             body["max_tokens"] = self._dialect.max_tokens
-            self._emulate(
-                "max_tokens", f"this API requires max_tokens, and none was set: {body['max_tokens']} was sent"
-            )
         if request.stream:
             body["stream"] = True
         for parameter, verdict in self._dialect.parameters.items():
@@ -506,6 +504,12 @@ class _BodyEncoder:
         in_its_words = patch.get("set", {})
         if request.thinking is not None and "thinking" not in in_its_words:
             self._think(request.thinking, body)
+        if request.max_tokens is None:
+            sent = body["max_tokens"]
+            self._emulate("max_tokens", f"this API requires max_tokens, and none was set: {sent} was sent")
+        elif body["max_tokens"] != request.max_tokens:
+            raised = body["max_tokens"]
+            self._emulate("max_tokens", f"max_tokens includes thinking here, and was raised to {raised}")
         self._check_sampling(body, in_its_words)
         if request.schema is not None and "output_config" not in in_its_words:
             self._shape(request.schema, body, system)
@@ -568,7 +572,6 @@ class _BodyEncoder:
             self._emulate("thinking", f"thinking={asked!r} was approximated: sent as a budget of {budget} tokens")
         if body["max_tokens"] <= budget:
             body["max_tokens"] += budget
-            self._emulate("max_tokens", f"max_tokens includes thinking here, and was raised to {body['max_tokens']}")
 
     def _shape(self, wanted: OutputSchema, body: dict[str, Any], system: list[dict[str, Any]]) -> None:
         schema, is_strict = strict_schema(wanted.json)
@@ -1053,6 +1056,8 @@ def _read_tool(tool: Any, where: str) -> ToolSpec:
         raise _refused(f"{where}.name", "a string is wanted")
     if not is_object(parameters := tool.get("input_schema")):
         raise _refused(f"{where}.input_schema", "a JSON Schema of an object is wanted")
+    if parameters.get("type") != "object":
+        raise _refused(f"{where}.input_schema.type", "'object' is wanted")
     spec = ToolSpec(name, text_of(tool.get("description")) or "", parameters)
     ours = {"name": name, "input_schema": parameters or {"type": "object"}, "description": spec.description or None}
     patch = difference(tool, ours)

@@ -62,6 +62,7 @@ from .failures import as_kind, error_from_value, status_of
 from .frames import Frame
 from .in_turn import InTurn, PartDelta
 from .leftovers import difference, own_state, patched
+from .media_rules import MEGABYTE, TEXTUAL, MediaRules
 from .nesting import Holders
 from .nesting import flat as _flat
 from .nesting import nested as _nested
@@ -130,8 +131,9 @@ _ERRORS: dict[str, tuple[type[ProviderError], int]] = {
         (AuthenticationError, 403),
     ),
 }
-_OVERFLOW = re.compile(r"input is too long|exceeds? context limit|too many input tokens|maximum number of tokens", re.I)
+# Other ids of calls are refused with HTTP 400.
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_OVERFLOW = re.compile(r"input is too long|exceeds? context limit|too many input tokens|maximum number of tokens", re.I)
 _SIZES = re.compile(r"(\d{1,15})(?: tokens)? > (\d{1,15})")
 
 # Which words a model has for what Converse has none for, by its name.
@@ -208,6 +210,24 @@ _FORMATS: dict[str, str] = {
     "video/3gpp": "three_gp",
 }
 _ALIASES = {"image/jpg": "image/jpeg", "audio/mp3": "audio/mpeg", "audio/x-wav": "audio/wav"}
+_SOUNDS = ("aac", "flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "ogg", "opus", "pcm", "wav", "webm", "x-aac", "x-wav")
+_FILMS = ("3gpp", "mp4", "mpeg", "mpg", "quicktime", "webm", "x-flv", "x-matroska", "x-ms-wmv")
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html and its blocks; it fetches from S3
+# alone. Which models are held to its 4.5 MB of a document differs.
+MEDIA = MediaRules(
+    inlined=(Image, Audio, File),
+    types={
+        Image: ("image/png", "image/jpeg", "image/jpg", "image/gif", "image/webp"),
+        Audio: (*(f"audio/{word}" for word in _SOUNDS), "audio/x-matroska"),
+        File: (
+            "application/pdf",
+            *(name for name in _FORMATS if name.startswith("application/")),
+            *TEXTUAL,
+            *(f"video/{word}" for word in _FILMS),
+        ),
+    },
+    most={Image: 15 * MEGABYTE // 4},
+)
 _NOT_IN_A_NAME = re.compile(r"[^\w\s()\[\]-]|\s+", re.ASCII)
 
 Family: TypeAlias = Literal["claude", "nova", "gpt-oss"]
@@ -222,11 +242,13 @@ class Bedrock:
         family: whose words for thinking and top_k go into `additionalModelRequestFields`; None is by the model's name,
             which the ARN of an application's inference profile does not tell.
         schema: "output_config" (structured outputs, where the model has them) or "prompt" (the schema is described).
+        media: what the server takes of images, sounds and files.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
     family: Family | None = None
     schema: Literal["output_config", "prompt"] = "output_config"
+    media: MediaRules = MEDIA
 
     name = NAME
 
@@ -481,8 +503,7 @@ def _media_type(kind: str, word: str | None) -> str | None:
 
 def _format(media_type: str) -> str:
     media_type = _ALIASES.get(media_type, media_type)
-    place, _, word = media_type.partition("/")
-    return _FORMATS.get(media_type, "txt" if place == "text" else word)
+    return _FORMATS.get(media_type, "txt" if media_type.startswith(TEXTUAL) else media_type.partition("/")[2])
 
 
 def _bytes_of(data: str) -> bytes:
@@ -572,7 +593,7 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is, field by field within the objects that hold some."""
         patch = self._own(request.state, "request")
-        fit, has_others = fitting_ids(request.messages, _ID)
+        fit, has_others = fitting_ids(request.messages, _ID, NAME)
         if has_others:
             taken = "letters, digits, _ and -, 64 at most"
             self._emulate("id", f"ids of calls were replaced by ones that this API takes: {taken}")
@@ -758,6 +779,8 @@ class _BodyEncoder:
         is_named = part.state is not None and part.state.dialect == NAME
         if not isinstance(part, File) or is_named or (document := block.get("document")) is None:
             return block
+        if document["format"] == "txt" and part.media_type != "text/plain":
+            self._emulate("File", f"a file of the type {part.media_type} was sent as text/plain")
         told = name = document["name"]
         number = 1
         # Two documents of one name are refused.
@@ -777,9 +800,6 @@ class _BodyEncoder:
             raise UnsupportedError(f"this API has no ids of uploads; send the {kind}'s bytes")
         if isinstance(part, Image) and part.detail is not None:
             self._drop("detail", "this API has no detail of images")
-        media_type = part.media_type or ""
-        if media_type.startswith("text/") and media_type not in _FORMATS:
-            self._emulate(kind, f"a file of the type {media_type} was sent as text/plain")
 
     def _own(self, state: ProviderState | None, what: str) -> dict[str, Any]:
         """What the wire said beyond our words; someone else's is left out, and said to be."""

@@ -52,6 +52,7 @@ from .failures import as_kind, error_from_value, status_of
 from .frames import Frame
 from .in_turn import InTurn, PartDelta
 from .leftovers import difference, own_state, patched
+from .media_rules import MEGABYTE, MediaRules
 from .nesting import Holders
 from .nesting import flat as _flat
 from .nesting import nested as _nested
@@ -119,6 +120,11 @@ _PLACES = (
     ("delta", "message", "tool_plan"),
     ("delta", "message", "tool_calls", "function", "arguments"),
 )
+# https://docs.cohere.com/docs/image-inputs: by address or as bytes, 20 MB of them in a request.
+MEDIA = MediaRules(
+    types={Image: ("image/png", "image/jpeg", "image/webp", "image/gif")},
+    most={Image: 20 * MEGABYTE},
+)
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,12 @@ class Cohere:
     Attributes:
         parameters: the verdict on each portable parameter.
         schema: "json_object" (the answer is made to fit the schema) or "prompt" (the schema is described).
+        media: what the server takes of images.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
     schema: Literal["json_object", "prompt"] = "json_object"
+    media: MediaRules = MEDIA
 
     name = NAME
 

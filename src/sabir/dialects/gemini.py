@@ -1446,6 +1446,8 @@ class _RequestReader:
             what, _, where = str(error).partition(" - at `$.")
             name = re.split(r"[.\[`]", where)[0]
             raise _refused(words.get(name, name), what) from None
+        if not 0 <= (options.get("temperature") or 0) <= 2:
+            raise _refused(words.get("temperature", "temperature"), "a number from 0 to 2 is wanted")
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}
 
     def _system(self, instruction: Any) -> Message:

@@ -51,6 +51,7 @@ from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of
 from .failures import error_from_value, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
+from .media_rules import MEGABYTE, TEXTUAL, MediaRules
 from .openai_chat import (
     _WIRE_FINISH,
     ChatDecoder,
@@ -102,6 +103,14 @@ _CONTENT = ("choices", 0, "delta", "content")
 _TEXT_PLACES = (_CONTENT, (*_CONTENT, 0, "text"), (*_CONTENT, 0, "thinking", 0, "text"))
 # An answer's reasons beyond OpenAI's: the model's context is full; its making failed midway.
 _FULL, _FAILED = "model_length", "error"
+# https://docs.mistral.ai/capabilities/vision, .../OCR/document_qna. All of it may be an address.
+MEDIA = MediaRules(
+    types={
+        Image: ("image/png", "image/jpeg", "image/webp", "image/gif"),
+        File: ("application/", *TEXTUAL),
+    },
+    most={Image: 10 * MEGABYTE, File: 50 * MEGABYTE},
+)
 
 
 @dataclass(frozen=True)
@@ -110,9 +119,11 @@ class Mistral:
 
     Attributes:
         parameters: the verdict on each portable parameter.
+        media: what the server takes of images, sounds and files.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    media: MediaRules = MEDIA
 
     name = NAME
 

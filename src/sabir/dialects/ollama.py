@@ -74,6 +74,7 @@ from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, response_of, text_of
 from .failures import error_from_value, status_of
 from .leftovers import difference, own_state, patched
+from .media_rules import MediaRules
 from .ndjson import LineStream
 from .surrogates import PairedText
 
@@ -120,6 +121,8 @@ _TOKENS_PER_IMAGE = 2048
 _IN_TEXT = frozenset({"role", "content", "thinking"})
 # What we understand of a message, if it is of this type.
 _IN_MESSAGE: dict[str, type] = {"role": str, "content": str, "thinking": str, "images": list, "tool_calls": list}
+# Its images are bytes, whose type it finds out itself.
+MEDIA = MediaRules(inlined=(Image,))
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,13 @@ class Ollama:
         keeps_whole: whether `truncate` and `shift` are false where the caller says nothing, so that the server cuts
             neither prompt nor context in silence.
         most_context: the largest `num_ctx` that is asked for where the caller asks for none; None: none is.
+        media: what the server takes of images.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
     keeps_whole: bool = True
     most_context: int | None = 131_072
+    media: MediaRules = MEDIA
 
     name = NAME
 
@@ -349,7 +354,7 @@ class _BodyEncoder:
             body["format"] = request.schema.json
         # What a client of ours has asked for in this format's own words is not translated again.
         if request.thinking is not None and "think" not in patch.get("set", {}):
-            body["think"] = self._think(request.thinking)
+            body["think"] = self._think(request.thinking, request.model)
         if self._dialect.keeps_whole:
             body.update(truncate=False, shift=False)
         body = {**patched(body, patch), **_flat(request.extra, "options")}
@@ -366,11 +371,13 @@ class _BodyEncoder:
         if choice not in (None, "auto", "none"):
             self._refuse("tool_choice", "this API lets the model choose; say in the prompt that a tool must be used")
 
-    def _think(self, asked: bool | int | str) -> bool | str:
-        if isinstance(asked, bool) or asked in ("low", "medium", "high"):
+    def _think(self, asked: bool | int | str, model: str) -> bool | str:
+        # https://docs.ollama.com/capabilities/thinking: gpt-oss passes over true and false, and cannot be stopped.
+        is_unstoppable = asked is False and "gpt-oss" in model
+        if not is_unstoppable and (isinstance(asked, bool) or asked in ("low", "medium", "high")):
             return asked
-        effort = "low" if asked == "minimal" else "high"
-        if isinstance(asked, int):
+        effort = "low" if is_unstoppable or asked == "minimal" else "high"
+        if isinstance(asked, int) and not is_unstoppable:
             effort = next((name for most, name in _EFFORT_BUDGETS if asked <= most), effort)
         self._emulate("thinking", f"thinking={asked!r} was approximated: sent as think={effort!r}")
         return effort

@@ -65,6 +65,7 @@ from .failures import error_from_value, failure_object, provider_error
 from .frames import Frame
 from .leftovers import difference, own_state, patched, without_nulls
 from .media_rules import MEGABYTE, TEXTUAL, MediaRules, file_name
+from .openai_efforts import effort_of, never_thinks
 from .sse import EventStream
 
 NAME = "openai_chat"
@@ -134,16 +135,30 @@ _IN_MESSAGE = frozenset(
     }
 )
 _NO_WAY_TO_THINK = "this server has no known way to ask for thinking"
-_EFFORT_BUDGETS = ((2048, "low"), (8192, "medium"))
 # https://platform.openai.com/docs/guides/images-vision, and /pdf-files: files are sent as data or by id.
 MEDIA = MediaRules(
     inlined=(Audio, File),
-    types={Image: ("image/png", "image/jpeg", "image/webp", "image/gif"), File: ("application/", *TEXTUAL)},
+    types={
+        Image: ("image/png", "image/jpeg", "image/webp", "image/gif"),
+        Audio: ("audio/wav", "audio/x-wav", "audio/mpeg", "audio/mp3"),
+        File: ("application/", *TEXTUAL),
+    },
     most={Image: 50 * MEGABYTE, File: 50 * MEGABYTE},
 )
 # In a call's arguments: quotes, brackets, and what a backslash takes the meaning of.
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
-_AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
+# The wire's words for sounds; OpenAI's own servers take the first two.
+_AUDIO_FORMATS = {
+    "audio/wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/aac": "aac",
+    "audio/aiff": "aiff",
+    "audio/flac": "flac",
+    "audio/mp4": "m4a",
+    "audio/ogg": "ogg",
+}
+_AUDIO_TYPES = {word: media_type for media_type, word in _AUDIO_FORMATS.items()}
+_AUDIO_ALIASES = {"audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
 
 
 @dataclass(frozen=True)
@@ -321,16 +336,16 @@ class _BodyEncoder:
     def _think_by_effort(self, asked: bool | int | str, body: dict[str, Any]) -> None:
         if asked is False and self._dialect.no_thinking is not None:
             body.update(self._dialect.no_thinking)
-        elif asked is False:
+        elif asked is False and never_thinks(body["model"]):
+            pass
+        elif (effort := effort_of(asked, body["model"])) is None:
             message = "thinking=False was not sent: this API has no switch for it; choose a model that does not think"
             self.notices.append(Notice("unsupported", "thinking", message))
-        elif isinstance(asked, str):
-            body["reasoning_effort"] = asked
         else:
-            budget = 0 if asked is True else asked
-            effort = next((name for most, name in _EFFORT_BUDGETS if budget <= most), "high") if budget else "medium"
             body["reasoning_effort"] = effort
-            self._approximate(asked, f"sent as reasoning_effort={effort!r}")
+            if asked is not True and effort not in (asked, "none"):
+                message = f"thinking={asked!r} was approximated: sent as reasoning_effort={effort!r}"
+                self.notices.append(Notice("emulated", "thinking", message))
 
     def _approximate(self, asked: bool | int | str, how: str) -> None:
         if not isinstance(asked, bool):
@@ -375,9 +390,10 @@ class _BodyEncoder:
                 image = {"url": _address(part, "image/png")}
                 return {"type": "image_url", "image_url": {**image, **({"detail": part.detail} if part.detail else {})}}
             case Audio(data=bytes() as data):
-                kind = _AUDIO_FORMATS.get(part.media_type or "audio/wav")
+                media_type = part.media_type or "audio/wav"
+                kind = _AUDIO_FORMATS.get(_AUDIO_ALIASES.get(media_type, media_type))
                 if kind is None:
-                    raise UnsupportedError(f"chat completions takes wav and mp3 audio, not {part.media_type}")
+                    raise UnsupportedError(f"chat completions has no word for audio of the type {media_type}")
                 return {"type": "input_audio", "input_audio": {"data": b64encode(data).decode(), "format": kind}}
             case File(id=str() as file_id):
                 return {"type": "file", "file": {"file_id": file_id}}
@@ -481,6 +497,8 @@ class _RequestReader:
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
+        if not 0 <= (options.get("temperature") or 0) <= 2:
+            raise _refused("temperature", "a number from 0 to 2 is wanted")
         if options.get("stop") is not None:
             options["stop"] = tuple(options["stop"])
         return options
@@ -610,7 +628,7 @@ def _read_block(block: dict[str, Any], where: str) -> Part:
             kind, data = _read_data_url(url)
             return Image(data=data, media_type=kind, detail=detail) if data else Image(url=url, detail=detail)
         case "input_audio" if isinstance(data := mapping_of(block.get("input_audio")).get("data"), str):
-            kind = {"wav": "audio/wav", "mp3": "audio/mpeg"}.get(str(block["input_audio"].get("format")))
+            kind = _AUDIO_TYPES.get(str(block["input_audio"].get("format")))
             if kind is not None and (decoded := _from_base64(data)) is not None:
                 return Audio(data=decoded, media_type=kind)
         case "file" if is_object(file := block.get("file")):

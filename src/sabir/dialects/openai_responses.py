@@ -68,9 +68,11 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
-from .call_ids import fitting_ids
+from .call_ids import fitting_id, fitting_ids
 from .failures import error_from_value, failure_object, provider_error
 from .leftovers import difference, own_state, patched
+from .media_rules import MEGABYTE, TEXTUAL, MediaRules, file_name
+from .openai_efforts import effort_of, never_thinks
 from .sse import EventStream
 from .surrogates import PairedText
 
@@ -95,14 +97,8 @@ PARAMETERS: Verdicts = {
     "user": "user",
 }
 _ENCRYPTED, _LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
-# Models that do not think answer HTTP 400 to a wish for their encrypted thinking.
-_UNTHINKING = re.compile(r"(?<![a-z0-9-])(?:gpt-[34]|chatgpt|gpt-5-chat)")
-# https://platform.openai.com/docs/guides/reasoning, 2026-11: who knows the effort "none", and who "minimal".
+# Longer ids of calls are refused with "string too long. Expected a string with maximum length 64".
 _ID = re.compile(r"(?s:.{1,64})")
-_CAN_STOP = re.compile(r"gpt-(?:5\.\d|[6-9])")
-_KNOWS_MINIMAL = re.compile(r"gpt-5(?!\.\d|-chat)")
-_NO_MINIMAL = re.compile(r"(?<![a-z0-9])o\d|gpt-oss|gpt-(?:5\.\d|[6-9])")
-_EFFORT_BUDGETS = ((2048, "low"), (8192, "medium"))
 
 _INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _STATUS: dict[FinishReason, str] = {
@@ -171,6 +167,14 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed", "respon
 _PLACES: dict[str, tuple[str, ...]] = {"message": ("content",), "reasoning": ("summary", "content")}
 # What is only known at the end of an answer.
 _LATE = frozenset({"output", "usage", "status", "incomplete_details", "error", "completed_at"})
+# https://developers.openai.com/api/docs/guides/file-inputs, .../images-vision: all of it may be an address.
+MEDIA = MediaRules(
+    types={
+        Image: ("image/png", "image/jpeg", "image/webp", "image/gif"),
+        File: ("application/", *TEXTUAL),
+    },
+    most={Image: 50 * MEGABYTE, File: 50 * MEGABYTE},
+)
 
 
 @dataclass(frozen=True)
@@ -183,11 +187,13 @@ class OpenAIResponses:
             lost between two rounds of tools; None is by the model's name.
         summary: how thinking is to be summarised where it is asked for; None leaves it to the server. OpenAI gives
             summaries to verified organisations only, and others HTTP 400.
+        media: what the server takes of images and files.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
     encrypted: bool | None = None
     summary: Literal["auto", "concise", "detailed"] | None = "auto"
+    media: MediaRules = MEDIA
 
     name = NAME
 
@@ -431,8 +437,7 @@ def _part_of(part: Part, role: str) -> dict[str, Any]:
         case File(url=str() as url):
             return _present({"type": "input_file", "file_url": url, "filename": part.name})
         case File():
-            name = part.name or "document.pdf"
-            return {"type": "input_file", "filename": name, "file_data": _address(part, "application/pdf")}
+            return {"type": "input_file", "filename": file_name(part), "file_data": _address(part, "application/pdf")}
         case ServerItem():
             return {"type": part.kind}
         case Audio():
@@ -519,7 +524,7 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
-        fit, has_others = fitting_ids(request.messages, _ID)
+        fit, has_others = fitting_ids(request.messages, _ID, NAME)
         if has_others:
             self._emulate("id", "ids of calls were replaced by ones that this API takes: 64 signs at most")
         # What a client of ours has asked for in this format's own words is not translated again.
@@ -552,24 +557,17 @@ class _BodyEncoder:
     def _include(self, request: Request) -> list[str]:
         is_encrypted = self._dialect.encrypted
         if is_encrypted is None:
-            is_encrypted = not _UNTHINKING.search(request.model)
+            is_encrypted = not never_thinks(request.model)
         has_logprobs = request.logprobs or request.top_logprobs is not None
         return [*([_ENCRYPTED] if is_encrypted else []), *([_LOGPROBS] if has_logprobs else [])]
 
     def _think(self, asked: bool | int | str, body: dict[str, Any]) -> None:
         model: str = body["model"]
-        if asked is False and _UNTHINKING.search(model):
+        if asked is False and never_thinks(model):
             return
-        effort = asked if isinstance(asked, str) else "medium"
-        if asked is False:
-            if not _CAN_STOP.search(model) and not _KNOWS_MINIMAL.search(model):
-                self._refuse("thinking", "this model has no switch for it; choose one that does not think")
-                return
-            effort = "none" if _CAN_STOP.search(model) else "minimal"
-        elif effort == "minimal" and _NO_MINIMAL.search(model):
-            effort = "low"
-        elif not isinstance(asked, (bool, str)):
-            effort = next((name for most, name in _EFFORT_BUDGETS if asked <= most), "high")
+        if (effort := effort_of(asked, model)) is None:
+            self._refuse("thinking", "this model has no switch for it; choose one that does not think")
+            return
         shown = {"summary": self._dialect.summary} if self._dialect.summary and effort != "none" else {}
         body["reasoning"] = {"effort": effort, **shown}
         if asked is not True and effort not in (asked, "none"):
@@ -1345,6 +1343,8 @@ class _RequestReader:
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(str(words.get(where.rstrip("`"), where.rstrip("`"))), what) from None
+        if not 0 <= (options.get("temperature") or 0) <= 2:
+            raise _refused("temperature", "a number from 0 to 2 is wanted")
         return options
 
     def _instructions(self, told: Any) -> Iterator[Message]:
@@ -1395,6 +1395,9 @@ class _RequestReader:
                 parts = [ServerItem(kind=kind, id=text_of(item.get("id")))]
         first = parts[0]
         ours = self._encoder.result(first) if isinstance(first, ToolResult) else _item_of(list_kind, parts, role)
+        if isinstance(call_id := ours.get("call_id"), str):
+            # An id that this API would not take is its maker's, who is handed it back all the same.
+            ours = {**ours, "call_id": fitting_id(call_id, _ID)}
         patch = _patch_of(item, ours)
         follows = bool(before) and list_kind is not None and _list_kind(before[0]) == list_kind
         if patch or follows or isinstance(first, ServerItem):

@@ -1,4 +1,4 @@
-"""What is decided once for every transport: addresses, headers, TLS, socket options, limits, the words of its errors.
+"""What is decided once for every transport: addresses, headers, TLS, limits, the words of its errors.
 
 It knows no HTTP library. The modules that do are loaded by the first call of a client, not by `import sabir`.
 """
@@ -11,37 +11,20 @@ import os
 import re
 import socket
 import ssl
-import threading
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol, cast
 
 from ..errors import ConfigurationError, ConnectError, SabirError, StreamInterrupted
 from ..requests import HttpRequest
-from ..runtime import Line, Outcome, Transport
+from ..runtime import Line, Transport
 from .proxies import NO_PROXIES, Proxies, Proxy, proxies_of
 
-# An answer's head, or (awaitable) a line of it. Providers put long policies and rate limits there; 8 kB, a usual
-# limit, is too little.
+# An answer's head; of a session of aiohttp that was given, a line of it. Providers put long policies and rate limits
+# there; 8 kB, a usual limit, is too little.
 HEADER_LIMIT = 65536
 
 # Shorter than the idle limits of common load balancers, so that it is seldom they who close a connection in our pool.
 KEEP_IDLE_SECONDS = 55.0
-
-
-def _socket_options() -> tuple[tuple[int, int, int], ...]:
-    """No waiting for full packets; a peer that has gone is noticed in two minutes while a model thinks in silence."""
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    # macOS has the idle time as TCP_KEEPALIVE; a platform without any of these keeps its own times.
-    for names, value in ((("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 60), (("TCP_KEEPINTVL",), 10), (("TCP_KEEPCNT",), 6)):
-        for name in names:
-            if (option := getattr(socket, name, None)) is not None:
-                options.append((socket.IPPROTO_TCP, option, value))
-                break
-    return tuple(options)
-
-
-SOCKET_OPTIONS = _socket_options()
 
 
 class Network(NamedTuple):
@@ -245,6 +228,8 @@ Place = Origin | Proxy
 
 WANTS_CREDENTIALS = 407
 
+OTHER_PROTOCOL = "the server changed to another protocol (HTTP 101), which nobody asked for"
+
 _FRAMING = {"content-length", "transfer-encoding"}
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 _PORTS = {"http": 80, "https": 443}
@@ -317,18 +302,6 @@ def headers(request: HttpRequest, origin: Origin, proxy: Proxy | None = None) ->
 def proxy_headers(proxy: Proxy) -> list[tuple[str, str]]:
     """What a proxy is told of who asks."""
     return [] if proxy.authorization is None else [("Proxy-Authorization", proxy.authorization)]
-
-
-def resolve(host: str, port: int, deliver: Callable[[Outcome], None]) -> None:
-    """Look up the addresses of a host on a daemon thread, as `getaddrinfo` gives them.
-
-    A lookup has no timeout and cannot be stopped, and an executor's thread would be waited for at exit.
-    """
-
-    def look_up() -> None:
-        deliver(Outcome.of(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-
-    threading.Thread(target=look_up, name="sabir-resolver", daemon=True).start()
 
 
 def merged(pairs: Any) -> dict[str, str]:

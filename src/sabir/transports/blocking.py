@@ -8,10 +8,8 @@ Nothing waits on a Python-level lock, which a KeyboardInterrupt could leave held
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
-import select
 import socket
 import ssl
 import time
@@ -25,7 +23,6 @@ from ..requests import HttpRequest
 from ..runtime import Line, Outcome
 from . import (
     KEEP_IDLE_SECONDS,
-    SOCKET_OPTIONS,
     SYSTEM,
     WANTS_CREDENTIALS,
     Network,
@@ -40,17 +37,22 @@ from . import (
     merged,
     proxy_error,
     proxy_headers,
-    resolve,
     ssl_context,
 )
 from .http1 import Answer, request_head
 from .proxies import Proxy
+from .sockets import (
+    CONNECT_SLICE_SECONDS,
+    SOCKET_OPTIONS,
+    UNDER_WAY,
+    Address,
+    is_ready,
+    numeric_addresses,
+    popped,
+    resolve,
+    tell_of_forks,
+)
 from .tls import PIECE_SIZE, Tls
-
-# Not every system wakes a socket that is being connected when another thread shuts it down, so the waiter looks up.
-CONNECT_SLICE_SECONDS = 0.1
-
-_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR}
 
 
 class Plain(socket.socket):
@@ -58,7 +60,7 @@ class Plain(socket.socket):
 
     line: Line | None = None
     process = 0
-    _armed: float | None = 0.0  # a socket is made to connect without waiting
+    _armed: float | None = 0.0  # The timeout that it has: none of its waits is made while it connects.
 
     def receive(self) -> bytes:
         """What comes next; b"" at the end of the stream."""
@@ -79,7 +81,7 @@ class Plain(socket.socket):
     def is_readable(self) -> bool:
         """Whether something came, or the other side has hung up: of a connection that waits for work, both mean that
         it can have none."""
-        return _is_ready(self, 0, to_write=False)
+        return is_ready(self, 0, to_write=False)
 
     def cut(self) -> None:
         """Wake whoever waits for this socket: it sees the end of the stream."""
@@ -315,7 +317,7 @@ class BlockingTransport:
         self._pools: dict[Origin, deque[Connection]] = {}
         self._replies: set[weakref.ref[BlockingReply]] = set()
         self._is_closed = False
-        _transports.add(self)
+        tell_of_forks(self)
 
     async def send(self, request: HttpRequest, line: Line) -> BlockingReply:
         origin, target = locate(request.url)
@@ -369,14 +371,14 @@ class BlockingTransport:
 
     def _drop_kept(self) -> None:
         for pool in list(self._pools.values()):
-            while (connection := _popped(pool)) is not None:
+            while (connection := popped(pool)) is not None:
                 connection.wire.close()
 
     def _kept(self, origin: Origin) -> Connection | None:
         pool = self._pools.get(origin)
         if pool is None:
             return None
-        while (connection := _popped(pool)) is not None:
+        while (connection := popped(pool)) is not None:
             if connection.idle_since > time.monotonic() - KEEP_IDLE_SECONDS and not connection.wire.is_readable():
                 return connection
             connection.wire.close()
@@ -414,10 +416,10 @@ class BlockingTransport:
         finally:
             line.release(connecting.abort)
 
-    def _admitted(self, addresses: list[_Address]) -> list[_Address]:
+    def _admitted(self, addresses: list[Address]) -> list[Address]:
         return [each for each in addresses if self._admits is None or self._admits(each[4][0])]
 
-    def _reach(self, addresses: list[_Address], connecting: Line) -> Plain:
+    def _reach(self, addresses: list[Address], connecting: Line) -> Plain:
         """A socket connected to the first address that answers; those still to come each have a share of the time."""
         failure = OSError("it has no address")
         for tried, address in enumerate(addresses):
@@ -445,15 +447,9 @@ class BlockingTransport:
         return Secure(wire, self._network.context or ssl_context(), place.host) if place.scheme == "https" else wire
 
 
-# (family, kind, protocol, canonical name, address), as `socket.getaddrinfo` gives them
-_Address = tuple[Any, Any, int, str, Any]
-
-
-def _addresses(place: Place, connecting: Line) -> list[_Address]:
-    try:
-        return list(socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
-    except OSError:
-        pass  # It is a name.
+def _addresses(place: Place, connecting: Line) -> list[Address]:
+    if known := numeric_addresses(place.host, place.port):
+        return known
     found: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
     connecting.hold(lambda: found.put(None))
     resolve(place.host, place.port, found.put)
@@ -463,10 +459,10 @@ def _addresses(place: Place, connecting: Line) -> list[_Address]:
         raise connecting.deadline_error() from None
     if outcome is None:
         raise connecting.cut_error()
-    return cast("list[_Address]", outcome.result())
+    return cast("list[Address]", outcome.result())
 
 
-def _open(address: _Address, connecting: Line, end: float | None) -> Plain:
+def _open(address: Address, connecting: Line, end: float | None) -> Plain:
     wire = Plain(*address[:3])
     try:
         wire.process = os.getpid()
@@ -474,9 +470,9 @@ def _open(address: _Address, connecting: Line, end: float | None) -> Plain:
             wire.setsockopt(*option)
         wire.setblocking(False)
         connecting.hold(wire.cut)
-        if (error := wire.connect_ex(address[4])) in _UNDER_WAY:
+        if (error := wire.connect_ex(address[4])) in UNDER_WAY:
             error = 0
-            while not error and not _is_ready(wire, connecting.left(CONNECT_SLICE_SECONDS), to_write=True):
+            while not error and not is_ready(wire, connecting.left(CONNECT_SLICE_SECONDS), to_write=True):
                 if end is not None and time.monotonic() >= end:
                     raise TimeoutError("it does not answer")
                 error = wire.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -490,15 +486,6 @@ def _open(address: _Address, connecting: Line, end: float | None) -> Plain:
     return wire
 
 
-def _is_ready(wire: socket.socket, seconds: float | None, *, to_write: bool) -> bool:
-    """Whether a socket can be written to, or read from, within some seconds; also when it has failed."""
-    if hasattr(select, "poll"):  # `select` bears no more than 1024 files, and Windows has no `poll`.
-        poll = select.poll()
-        poll.register(wire, select.POLLOUT if to_write else select.POLLIN)
-        return bool(poll.poll(None if seconds is None else seconds * 1000))
-    return any(select.select([] if to_write else [wire], [wire] if to_write else [], [wire], seconds))
-
-
 def _drop_older(pool: deque[Connection], moment: float) -> None:
     while pool:
         try:
@@ -509,22 +496,3 @@ def _drop_older(pool: deque[Connection], moment: float) -> None:
             pool.appendleft(oldest)
             return
         oldest.wire.close()
-
-
-def _popped(pool: deque[Connection]) -> Connection | None:
-    try:
-        return pool.pop()
-    except IndexError:
-        return None
-
-
-_transports: weakref.WeakSet[BlockingTransport] = weakref.WeakSet()
-
-
-def _forget_parent() -> None:
-    for transport in _transports:
-        transport.forget_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

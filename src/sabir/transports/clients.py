@@ -6,7 +6,8 @@ redirected, an answer that is not decompressed, the limits of a line, and the wo
 - Whoever waits is let go in time, whatever the client does. What the client was doing may go on for a while where its
   connection cannot be reached: with a blocking httpx, before an answer has come on a connection that it kept, and on
   HTTP/2, where others may share it; with the awaitable ones in a handshake of TLS, with aiohttp while it sends a body.
-  The client's own limits, set to end soon after the line's, end it then.
+  The client's own limits, set to end soon after the line's, end it then; as they are for each wait anew, a server that
+  drips headers can keep it for longer, until httpx finds them too long.
 - One attempt is what the client makes of it: `retries=` of an httpx transport are its own, as is aiohttp's second try
   of a GET whose kept connection turned out to be closed.
 - A URL goes out byte for byte, unless the client adds `params=` of its own or has a transport of its own.
@@ -34,6 +35,7 @@ from ..requests import HttpRequest
 from ..runtime import Line, Outcome, spawn
 from . import (
     HEADER_LIMIT,
+    OTHER_PROTOCOL,
     HttpClient,
     HttpSession,
     Origin,
@@ -101,6 +103,8 @@ class ClientReply:
             self.status, self.headers = await self._exchange.ask(self._line.left())
             if not self._open:
                 raise self._line.cut_error()
+            if self.status < 200:  # aiohttp hands it on as an answer.
+                raise connect_error(self._origin, OTHER_PROTOCOL)
         except Exception as error:  # noqa: BLE001 - a client has hooks, which raise what they like
             raise self._failure(error, connect_error) from None
         except BaseException:

@@ -16,11 +16,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, cast, final
 
 from ..errors import ClosedError, SabirError
+from ..loops import loop_here
 from ..requests import HttpRequest
-from ..runtime import Line, Outcome, fulfil
+from ..runtime import Line, Outcome, call_soon, fulfil
 from . import (
     KEEP_IDLE_SECONDS,
-    SOCKET_OPTIONS,
     SYSTEM,
     WANTS_CREDENTIALS,
     Network,
@@ -35,11 +35,11 @@ from . import (
     merged,
     proxy_error,
     proxy_headers,
-    resolve,
     ssl_context,
 )
 from .http1 import Answer, request_head
 from .proxies import Proxy
+from .sockets import SOCKET_OPTIONS, Address, numeric_addresses, resolve
 from .tls import PIECE_SIZE, Tls
 
 # How much of an answer may wait for its reader before the sender is made to wait.
@@ -226,7 +226,7 @@ class EventfulReply:
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._home.do(self._cut)
+            self._home.here.do(self._cut)
 
     def close_dead(self) -> None:
         """Close this where no loop is left to do it on."""
@@ -383,10 +383,11 @@ class EventfulReply:
 
 @final
 class Home:
-    """What a transport has on one event loop."""
+    """What a transport has on the event loop that runs here."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext | None) -> None:
-        self.loop = loop
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.here = loop_here()
         self.replies: set[EventfulReply] = set()
         self.wires: set[Wire] = set()
         # One for all: what a loop reads into it, it hands over at once.
@@ -440,26 +441,16 @@ class Home:
                 raise
         raise failure
 
-    async def _addresses(self, place: Place) -> list[Any]:
-        try:
-            numeric = socket.AI_NUMERICHOST
-            return list(socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=numeric))
-        except OSError:
-            pass  # It is a name.
+    async def _addresses(self, place: Place) -> list[Address]:
+        if known := numeric_addresses(place.host, place.port):
+            return known
         found: asyncio.Future[Outcome] = self.loop.create_future()
 
         def deliver(outcome: Outcome) -> None:
-            _call_soon(self.loop, lambda: fulfil(found, outcome))
+            call_soon(self.loop, lambda: fulfil(found, outcome))
 
         resolve(place.host, place.port, deliver)
         return list((await found).result())
-
-    def do(self, action: Callable[[], object]) -> None:
-        """Do something on this loop: now, if it is the one that runs here."""
-        if _running_loop() is self.loop:
-            action()
-        else:
-            _call_soon(self.loop, action)
 
     def end(self, keeper: AsyncGenerator[None, None]) -> None:
         if self._ending is None:
@@ -533,14 +524,14 @@ class EventfulTransport:
             if home.loop.is_closed():
                 home.bury()
             else:
-                home.do(functools.partial(home.end, keeper))
+                home.here.do(functools.partial(home.end, keeper))
 
     async def _settle(self) -> tuple[Home, AsyncGenerator[None, None]]:
         for loop, (home, _) in list(self._homes.items()):
             if loop.is_closed():
                 home.bury()
                 self._homes.pop(loop, None)
-        home = Home(asyncio.get_running_loop(), self._network.context)
+        home = Home(self._network.context)
         keeper = _keep(home)
         await anext(keeper)
         self._homes[home.loop] = home, keeper
@@ -553,19 +544,5 @@ def _earlier(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        pass  # The loop has ended, and with it what was to be done there.
-
-
 def _call_now(callback: Callable[..., object], *args: Any, context: object = None) -> None:
     callback(*args)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterable
 from typing import cast
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from . import HEADER_LIMIT
+from . import HEADER_LIMIT, OTHER_PROTOCOL
 
 
 def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -110,6 +110,8 @@ class Answer:
             cast("HttpResponseParser", self._parser).feed_data(data)
         except HttpParserError as error:
             failure = error
+        except HttpParserUpgrade:
+            self.fail(OSError(OTHER_PROTOCOL))
         if self._has_surplus:
             del self._pieces[self._pieces_of_ours :]
         if isinstance(failure, HttpParserCallbackError) and not isinstance(failure.__context__, HttpParserError):

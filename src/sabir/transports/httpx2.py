@@ -10,7 +10,6 @@ exchange has its connection to itself there too, and leaving it early costs the 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import socket
 import ssl
@@ -44,10 +43,9 @@ from . import (
     merged,
     proxy_error,
     ssl_context,
-    timeout_error,
 )
-from .blocking import _is_ready
 from .proxies import Proxy
+from .sockets import is_ready, popped, tell_of_forks
 from .tls import Tls
 from .wires import Secure, Stream, Wire
 
@@ -94,7 +92,7 @@ class Pool:
     def take(self, way: Way) -> Link | None:
         """A connection that can be used at once, if there is one."""
         kept = self._kept.get(way)
-        while kept and (link := _popped(kept)) is not None:
+        while kept and (link := popped(kept)) is not None:
             if link.idle_since > time.monotonic() - KEEP_IDLE_SECONDS and link.wire.is_usable():
                 return link
             link.wire.close()
@@ -116,15 +114,8 @@ class Pool:
     def clear(self) -> None:
         """Drop them all."""
         for kept in list(self._kept.values()):
-            while (link := _popped(kept)) is not None:
+            while (link := popped(kept)) is not None:
                 link.wire.close()
-
-
-def _popped(kept: deque[Link]) -> Link | None:
-    try:
-        return kept.pop()
-    except IndexError:
-        return None
 
 
 class Half(Protocol):
@@ -314,7 +305,7 @@ class Httpx2Transport:
         self._pool = Pool()
         self._replies: set[weakref.ref[Httpx2Reply]] = set()
         self._is_closed = False
-        _transports.add(self)
+        tell_of_forks(self)
 
     async def send(self, request: HttpRequest, line: Line) -> Httpx2Reply:
         origin, target = locate(request.url)
@@ -468,7 +459,7 @@ def _close(pieces: Generator[bytes, None, None]) -> None:
 
 
 async def _wait_blocking(waiting: socket.socket, seconds: float | None, to_write: bool) -> bool:
-    return _is_ready(waiting, seconds, to_write=to_write)
+    return is_ready(waiting, seconds, to_write=to_write)
 
 
 async def _wait_on_loop(waiting: socket.socket, seconds: float | None, to_write: bool) -> bool:
@@ -608,15 +599,3 @@ def _has_surplus(connection: Any) -> bool:
 def _check_installed(module: str, what: str) -> None:
     if find_spec(module) is None:
         raise ConfigurationError(f"{what} needs the package {module}: pip install 'sabir[httpx2]'")
-
-
-_transports: weakref.WeakSet[Httpx2Transport] = weakref.WeakSet()
-
-
-def _forget_parent() -> None:
-    for transport in _transports:
-        transport.forget_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

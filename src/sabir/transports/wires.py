@@ -8,7 +8,6 @@ It knows no HTTP.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import time
@@ -17,19 +16,12 @@ from typing import Any, Protocol, final
 
 from ..errors import ClosedError
 from ..runtime import Line, Outcome
-from . import SOCKET_OPTIONS, connect_limit, resolve
+from . import connect_limit
+from .sockets import CONNECT_SLICE_SECONDS, SOCKET_OPTIONS, UNDER_WAY, Address, numeric_addresses, resolve
 from .tls import PIECE_SIZE, Tls
-
-# Not every system wakes a socket that is being connected when another thread shuts it down, so the waiter looks up.
-CONNECT_SLICE_SECONDS = 0.1
-
-_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR}
 
 # Wait until a socket can be read from, or written to, for some seconds at most; says whether it can.
 Wait = Callable[[socket.socket, float | None, bool], Coroutine[Any, Any, bool]]
-
-# (family, kind, protocol, canonical name, address), as `socket.getaddrinfo` gives them
-_Address = tuple[Any, Any, int, str, Any]
 
 
 class Stream(Protocol):
@@ -152,11 +144,9 @@ class Wire:
             raise ClosedError("this connection has been closed")
         return self._socket
 
-    async def _addresses(self, host: str, port: int) -> list[_Address]:
-        try:
-            return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
-        except OSError:
-            pass  # It is a name.
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        if known := numeric_addresses(host, port):
+            return known
         found: list[Outcome] = []
         # A lookup tells that it is done through a socket, which can be waited for, and cut, as any other here.
         ours, theirs = socket.socketpair()
@@ -175,13 +165,13 @@ class Wire:
             ours.close()
         return list(found[0].result())
 
-    async def _open(self, address: _Address, end: float | None) -> None:
+    async def _open(self, address: Address, end: float | None) -> None:
         made = socket.socket(*address[:3])
         try:
             for option in SOCKET_OPTIONS:
                 made.setsockopt(*option)
             self._hold(made)
-            if (error := made.connect_ex(address[4])) in _UNDER_WAY:
+            if (error := made.connect_ex(address[4])) in UNDER_WAY:
                 error = 0
                 while not error and not await self._wait(made, self._slice(), True):
                     if end is not None and time.monotonic() >= end:
