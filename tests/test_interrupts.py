@@ -227,7 +227,7 @@ async def goes_on_later(chat: Any) -> None:
 def interrupt_often(make: Callable[[], Any], cuts: int, check: Callable[[], object] = bool) -> Counter[str]:
     """What was left by each of many interrupted turns, of which every chat can go on.
 
-    Of the clients every other is used for one cut only, so that connecting is cut too.
+    About every second turn has a new client, so that connecting is cut too.
     """
     left: Counter[str] = Counter()
     client = make()

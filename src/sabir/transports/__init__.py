@@ -226,7 +226,7 @@ class Origin(NamedTuple):
 # What an error is about: a server, or the proxy on the way to it.
 Place = Origin | Proxy
 
-WANTS_CREDENTIALS = 407
+_WANTS_CREDENTIALS = 407
 
 OTHER_PROTOCOL = "the server changed to another protocol (HTTP 101), which nobody asked for"
 
@@ -299,6 +299,18 @@ def headers(request: HttpRequest, origin: Origin, proxy: Proxy | None = None) ->
     return given
 
 
+def target_by(proxy: Proxy | None, origin: Origin, target: str) -> str:
+    """What to ask for: a proxy that passes the request on is given the whole URL."""
+    return f"http://{origin.authority}{target}" if proxy is not None and origin.scheme == "http" else target
+
+
+def refusal_by(proxy: Proxy | None, origin: Origin, status: int) -> ConnectError | None:
+    """The error for an answer that is the proxy's own, as it passes on nothing before it knows who asks."""
+    if proxy is None or origin.scheme != "http" or status != _WANTS_CREDENTIALS:
+        return None
+    return proxy_error(proxy, origin, status)
+
+
 def proxy_headers(proxy: Proxy) -> list[tuple[str, str]]:
     """What a proxy is told of who asks."""
     return [] if proxy.authorization is None else [("Proxy-Authorization", proxy.authorization)]
@@ -332,7 +344,7 @@ def connect_error(place: Place, cause: BaseException | str) -> ConnectError:
 
 def proxy_error(proxy: Proxy, origin: Origin, status: int) -> ConnectError:
     """The error for a proxy that answered with something else than a connection."""
-    if status == WANTS_CREDENTIALS:
+    if status == _WANTS_CREDENTIALS:
         what = f"{proxy} wants user and password, or others (HTTP 407); write it as 'http://user:password@host:port'"
     else:
         what = f"{proxy} made no connection to {origin} (HTTP {status}); check the address and what the proxy allows"

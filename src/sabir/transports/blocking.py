@@ -24,7 +24,6 @@ from ..runtime import Line, Outcome
 from . import (
     KEEP_IDLE_SECONDS,
     SYSTEM,
-    WANTS_CREDENTIALS,
     Network,
     Origin,
     Place,
@@ -37,7 +36,9 @@ from . import (
     merged,
     proxy_error,
     proxy_headers,
+    refusal_by,
     ssl_context,
+    target_by,
 )
 from .http1 import Answer, request_head
 from .proxies import Proxy
@@ -330,11 +331,10 @@ class BlockingTransport:
         if self._is_closed:
             reply.close()
             raise ClosedError("this client has been closed")
-        is_forwarded = proxy is not None and origin.scheme == "http"
-        reply.begin(request, f"http://{origin.authority}{target}" if is_forwarded else target, head)
-        if proxy is not None and is_forwarded and reply.status == WANTS_CREDENTIALS:
+        reply.begin(request, target_by(proxy, origin, target), head)
+        if (refusal := refusal_by(proxy, origin, reply.status)) is not None:
             reply.close()
-            raise proxy_error(proxy, origin, reply.status)
+            raise refusal
         return reply
 
     def close(self) -> None:

@@ -22,7 +22,6 @@ from ..runtime import Line, Outcome, call_soon, fulfil
 from . import (
     KEEP_IDLE_SECONDS,
     SYSTEM,
-    WANTS_CREDENTIALS,
     Network,
     Origin,
     Place,
@@ -35,7 +34,9 @@ from . import (
     merged,
     proxy_error,
     proxy_headers,
+    refusal_by,
     ssl_context,
+    target_by,
 )
 from .http1 import Answer, request_head
 from .proxies import Proxy
@@ -510,11 +511,10 @@ class EventfulTransport:
             raise ClosedError("this client has been closed")
         kept = self._homes.get(asyncio.get_running_loop()) or await self._settle()
         reply = EventfulReply(kept[0], origin, line)
-        is_forwarded = proxy is not None and origin.scheme == "http"
-        await reply.begin(request, f"http://{origin.authority}{target}" if is_forwarded else target, head, proxy)
-        if proxy is not None and is_forwarded and reply.status == WANTS_CREDENTIALS:
+        await reply.begin(request, target_by(proxy, origin, target), head, proxy)
+        if (refusal := refusal_by(proxy, origin, reply.status)) is not None:
             reply.close()
-            raise proxy_error(proxy, origin, reply.status)
+            raise refusal
         return reply
 
     def close(self) -> None:

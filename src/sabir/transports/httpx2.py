@@ -31,7 +31,6 @@ from . import (
     HEADER_LIMIT,
     KEEP_IDLE_SECONDS,
     SYSTEM,
-    WANTS_CREDENTIALS,
     Network,
     Origin,
     Place,
@@ -42,6 +41,7 @@ from . import (
     locate,
     merged,
     proxy_error,
+    refusal_by,
     ssl_context,
 )
 from .proxies import Proxy
@@ -325,9 +325,9 @@ class Httpx2Transport:
         url = httpcore2.URL(scheme=origin.scheme, host=_host(way), port=port, target=target)
         told = {"trace": self._half.tracer(reply.note)} if link.wire.is_connecting else {}
         await reply.begin(httpcore2.Request(request.method, url, headers=head, content=request.body, extensions=told))
-        if proxy is not None and origin.scheme == "http" and reply.status == WANTS_CREDENTIALS:
+        if (refusal := refusal_by(proxy, origin, reply.status)) is not None:
             reply.close()
-            raise proxy_error(proxy, origin, reply.status)
+            raise refusal
         return reply
 
     def close(self) -> None:
