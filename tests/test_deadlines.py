@@ -1,6 +1,6 @@
 """Time as a client keeps it: a limit is late by 0.3 s at most, and leaving a stream closes its connection in 0.1 s.
 
-What is measured here is how late something is, on a machine that may be busy: the best of three times counts.
+What is measured here is how late something is, on a machine that may be busy: the best of five times counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from servers import Call, Server, client_context, deaf_listener, mute_listener
 from sabir import ConnectError, DeadlineExceeded, SabirError
 
 # More than all the buffers between two sockets take.
-LONG = "x" * 20_000_000
+LONG = "x" * 14_000_000
 LIMIT = 0.3
 LATE = 0.3
 SOON = 0.1
@@ -112,10 +112,10 @@ async def as_it_is_told(call: Call) -> None:
 # How late something is
 
 
-async def least_of_three(late: Callable[[], Coroutine[Any, Any, float]], enough: float) -> float:
+async def least_of_five(late: Callable[[], Coroutine[Any, Any, float]], enough: float) -> float:
     """How late it is, tried again where a busy machine may be to blame."""
     least = await late()
-    for _ in range(2):
+    for _ in range(4):
         if least > enough:
             least = min(least, await late())
     return least
@@ -147,7 +147,7 @@ async def late_ones(surface: Any, client: Any, answers: Any, error: type[SabirEr
     found: dict[str, float] = {}
 
     async def job(answer: Any, call: Any) -> None:
-        late = await least_of_three(lambda: lateness(client, answer, call, error), LATE)
+        late = await least_of_five(lambda: lateness(client, answer, call, error), LATE)
         if late > LATE:
             found[f"{call.__name__} {answer.__name__}"] = late
 
@@ -183,7 +183,7 @@ async def test_the_timeout_holds_over_all_attempts(surface, secure):
 
     with Server(refuse_and_be_silent, secure=secure) as server:
         client = client_of(surface, server, timeout=LIMIT)
-        late = await least_of_three(lambda: lateness(client, silence, ask, DeadlineExceeded), LATE)
+        late = await least_of_five(lambda: lateness(client, silence, ask, DeadlineExceeded), LATE)
         assert late <= LATE
         assert len(server.calls) % 3 == 0
 
@@ -200,7 +200,7 @@ async def test_the_limit_on_silence_holds_in_every_part_of_an_answer(surface, se
 async def test_limits_hold_against_a_server_that_does_not_read(surface, secure):
     async def late(limit: str) -> float:
         client = client_of(surface, server, max_attempts=1, **{limit: LIMIT})
-        return await least_of_three(lambda: lateness(client, deafness, ask, DeadlineExceeded), LATE)
+        return await least_of_five(lambda: lateness(client, deafness, ask, DeadlineExceeded), LATE)
 
     with Server(as_it_is_told, secure=secure, answers_early=True) as server:
         found = await surface.at_once(lambda: late("timeout"), lambda: late("idle_timeout"))
@@ -214,7 +214,7 @@ async def test_limits_hold_while_connecting(surface, limit):
     with deaf_listener() as deaf, mute_listener() as mute:
         for url in (f"http://127.0.0.1:{deaf}", f"https://127.0.0.1:{mute}"):
             client = surface.client(f"vllm:x@{url}/v1", max_attempts=1, **{limit: LIMIT})
-            late = await least_of_three(lambda client=client: lateness(client, silence, ask, error), LATE)
+            late = await least_of_five(lambda client=client: lateness(client, silence, ask, error), LATE)
             assert late <= LATE, url
 
 
@@ -275,4 +275,4 @@ async def test_a_stream_that_is_left_closes_its_connection_at_once(surface, secu
 
     with Server(silence_in_the_answer, secure=secure) as server:
         client = client_of(surface, server)
-        assert await least_of_three(left, SOON) <= SOON
+        assert await least_of_five(left, SOON) <= SOON

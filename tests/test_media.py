@@ -900,7 +900,10 @@ async def test_what_is_there_must_be_what_was_said(surface, wire, files):
 async def test_a_file_that_is_too_large_is_read_no_further(surface, wire, files):
     async def endless(call: Call) -> None:
         call.head("Content-Type: audio/wav")
-        await call.drip(bytes(1 << 20), 0)
+        for _ in range(64):
+            call.write(bytes(1 << 20))
+            await asyncio.sleep(0.005)
+        await call.forever()
 
     files.server.answer = endless
     with pytest.raises(ConfigurationError, match=f"larger than {MOST_LOADED:,} bytes"):
