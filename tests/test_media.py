@@ -5,6 +5,7 @@ The media are made here, by Pillow, numpy and the standard library. Servers are 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
