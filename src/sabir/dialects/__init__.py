@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 import msgspec
 
 from ..deltas import Assembler, Delta
-from ..errors import ProviderError, SabirError
+from ..errors import ProviderError, SabirError, StreamProtocolError
 from ..messages import ProviderState
 from ..requests import HttpRequest, Notice, Request, Response, Timings
-from ..strict_json import is_array, is_object
+from ..strict_json import decode_json, is_array, is_object
 from ..usage import NOTHING, Usage
 
 
@@ -283,6 +283,22 @@ class Unsupported(str):
 Verdicts = Mapping[str, str | Unsupported]
 
 NO_DOCUMENTS = Unsupported("this API takes no documents beside the messages; put them into the prompt")
+
+
+def event_object(payload: bytes) -> dict[str, Any]:
+    """An event of a stream, in a format where each is a JSON object.
+
+    Raises:
+        StreamProtocolError: this is none.
+    """
+    try:
+        value = decode_json(payload)
+    except ValueError as error:
+        text = payload[:1000].decode("utf-8", "replace")
+        raise StreamProtocolError(f"an event of the stream is no JSON: {error}", body=text) from None
+    if not is_object(value):
+        raise StreamProtocolError(f"an event of the stream is no JSON object: {str(value)[:80]}")
+    return value
 
 
 def text_of(value: Any) -> str | None:

@@ -53,7 +53,8 @@ from ..messages import Text as TextPart
 from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, mapping_of, text_of
+from .call_arguments import arguments_object, arguments_text
 from .call_ids import fitting_ids, with_fitting_id
 from .failures import error_from_value, provider_error, status_of
 from .frames import Frame
@@ -350,20 +351,13 @@ def _worded(block: dict[str, Any]) -> Part | None:
         case "tool_use":
             if (name := text_of(block.get("name"))) is None:
                 raise StreamProtocolError("a tool call came without the name of a tool")
-            return ToolCall(name=name, input=_json(block.get("input", {})), id=text_of(block.get("id")))
+            return ToolCall(name=name, input=arguments_text(block.get("input", {})), id=text_of(block.get("id")))
         case "tool_result":
             content = tuple(_result_part(item) for item in list_of(block.get("content")))
             is_error = block.get("is_error") is True
             return ToolResult(call_id=text_of(block.get("tool_use_id")), name="", content=content, is_error=is_error)
         case _:
             return _media(block)
-
-
-def _json(value: Any) -> str:
-    try:
-        return encode_json(value).decode()
-    except ValueError as error:
-        raise StreamProtocolError(f"the input of a tool call cannot be told: {error}") from None
 
 
 def _is_citation(note: Any) -> bool:
@@ -425,7 +419,9 @@ def _block_of(part: Part) -> dict[str, Any]:
         case Thinking():
             return {"type": "thinking", "thinking": part.text}
         case ToolCall():
-            return _present({"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part.input)})
+            return _present(
+                {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_object(part.input)}
+            )
         case ToolResult():
             content = _visible([patched(_block_of(item), own_state(item.state, NAME)) for item in part.content])
             filled = {"content": content or None, "is_error": True if part.is_error else None}
@@ -455,17 +451,6 @@ def _source(part: Image | File, media_type: str) -> dict[str, Any]:
     if isinstance(part, File) and media_type != "application/pdf":
         raise UnsupportedError(f"this API reads PDF and text documents, not {media_type}; convert it first")
     return {"type": "base64", "media_type": media_type, "data": b64encode(data).decode()}
-
-
-def _input(text: str) -> dict[str, Any]:
-    """A call's arguments as the object this API wants. What is none is wrapped, as Anthropic advises for it
-    (https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming).
-    """
-    try:
-        value = decode_json(text or "{}")
-    except ValueError:
-        value = None
-    return value if is_object(value) else {"INVALID_JSON": text}
 
 
 # The client's half: requests
@@ -638,7 +623,7 @@ class _BodyEncoder:
                 self._drop("detail", "this API has no detail of images")
             case File(media_type=str() as named) if named.startswith(TEXTUAL) and named != "text/plain":
                 self._emulate(kind, f"a file of the type {named} was sent as text/plain")
-            case ToolCall() if "INVALID_JSON" in _input(part.input) and "INVALID_JSON" not in part.input:
+            case ToolCall() if "INVALID_JSON" in arguments_object(part.input) and "INVALID_JSON" not in part.input:
                 self._emulate(
                     kind, f"the arguments of a call of {part.name!r} are no JSON object, and were wrapped in one"
                 )
@@ -698,7 +683,7 @@ class AnthropicDecoder:
         if (text := self._frame.text_in(payload)) is not None:
             self._reader.add_text(self._frame.part, text, deltas)
             return
-        event = _event(payload)
+        event = event_object(payload)
         fresh: list[Delta] = []
         self._reader.read(event, fresh)
         deltas.extend(fresh)
@@ -710,17 +695,6 @@ class AnthropicDecoder:
         if not self._reader.is_over and not self._reader.is_finished:
             raise StreamInterrupted("the stream ended before the answer did", retryable=True)
         return self._reader.close()
-
-
-def _event(payload: bytes) -> dict[str, Any]:
-    try:
-        value = decode_json(payload)
-    except ValueError as error:
-        text = payload[:1000].decode("utf-8", "replace")
-        raise StreamProtocolError(f"an event of the stream is no JSON: {error}", body=text) from None
-    if not is_object(value):
-        raise StreamProtocolError(f"an event of the stream is no JSON object: {str(value)[:80]}")
-    return value
 
 
 class _Block:
@@ -876,9 +850,9 @@ class _AnswerReader:
     def _stop(self, block: _Block, deltas: list[Delta]) -> None:
         streamed = "".join(block.pieces)
         if block.kind == "tool_use" and not streamed:
-            deltas.extend(block.text(_json(block.wire["input"])))
+            deltas.extend(block.text(arguments_text(block.wire["input"])))
         elif streamed:
-            block.wire["input"] = {} if block.kind == "tool_use" else _input(streamed)
+            block.wire["input"] = {} if block.kind == "tool_use" else arguments_object(streamed)
         if block.citations:
             block.wire["citations"] = block.citations
         if block.half:

@@ -54,7 +54,8 @@ from ..messages import Text as TextPart
 from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, mapping_of, text_of
+from .call_arguments import arguments_object, arguments_text
 from .call_ids import fitting_ids, with_fitting_id
 from .event_stream import Headers, MessageStream, encode_message
 from .event_stream import Message as EventMessage
@@ -433,7 +434,7 @@ def _worded(block: dict[str, Any], kinds: tuple[str, ...]) -> Part | None:
         case "toolUse" if not _is_of_the_server(held):
             if (name := text_of(held.get("name"))) is None:
                 raise StreamProtocolError("a tool call came without the name of a tool")
-            return ToolCall(name=name, input=_json(held.get("input", {})), id=text_of(held.get("toolUseId")))
+            return ToolCall(name=name, input=arguments_text(held.get("input", {})), id=text_of(held.get("toolUseId")))
         case "toolResult":
             content = tuple(_result_part(item) for item in list_of(held.get("content")))
             call_id, is_error = text_of(held.get("toolUseId")), held.get("status") == "error"
@@ -452,13 +453,6 @@ def _is_of_the_server(call: Mapping[str, Any]) -> bool:
 def _is_citation(note: Any) -> bool:
     """Whether a note is a citation of this API's, and not another's annotation."""
     return is_object(note) and (is_object(note.get("location")) or is_array(note.get("sourceContent")))
-
-
-def _json(value: Any) -> str:
-    try:
-        return encode_json(value).decode()
-    except ValueError as error:
-        raise StreamProtocolError(f"the input of a tool call cannot be told: {error}") from None
 
 
 def _result_part(block: Any) -> TextPart | Image | Value:
@@ -528,7 +522,7 @@ def _block_of(part: Part) -> dict[str, Any]:
             return {"reasoningContent": {"reasoningText": {"text": part.text}}}
         case ToolCall():
             named = {"toolUseId": part.id} if part.id is not None else {}
-            return {"toolUse": {**named, "name": part.name, "input": _input(part.input)}}
+            return {"toolUse": {**named, "name": part.name, "input": arguments_object(part.input)}}
         case ToolResult():
             named = {"toolUseId": part.call_id} if part.call_id is not None else {}
             content = _visible([_result_block(item) for item in part.content])
@@ -567,15 +561,6 @@ def _source(part: Image | Audio | File, media_type: str) -> dict[str, Any]:
 def _document_name(name: str) -> str:
     """A name with no other characters than this API takes, and no two blanks in a row."""
     return " ".join(_NOT_IN_A_NAME.sub(" ", name).split())[:200]
-
-
-def _input(text: str) -> dict[str, Any]:
-    """A call's arguments as the object this API wants; what is none is wrapped in one."""
-    try:
-        value = decode_json(text or "{}")
-    except ValueError:
-        value = None
-    return value if is_object(value) else {"INVALID_JSON": text}
 
 
 # The client's half: requests
@@ -761,7 +746,7 @@ class _BodyEncoder:
                 self._emulate(kind, "a refusal was sent as text")
             case Image() | Audio() | File():
                 return [self._file(part)]
-            case ToolCall() if "INVALID_JSON" in _input(part.input) and "INVALID_JSON" not in part.input:
+            case ToolCall() if "INVALID_JSON" in arguments_object(part.input) and "INVALID_JSON" not in part.input:
                 self._emulate(
                     kind, f"the arguments of a call of {part.name!r} are no JSON object, and were wrapped in one"
                 )
@@ -869,7 +854,7 @@ class BedrockDecoder:
             return
         if headers.get(":message-type") != "event":
             raise _stream_failure(headers, payload)
-        event = _event(payload)
+        event = event_object(payload)
         fresh: list[Delta] = []
         self._reader.read(str(headers.get(":event-type")), event, fresh)
         deltas.extend(fresh)
@@ -888,17 +873,6 @@ def _unpadded(payload: bytes) -> bytes:
     """An event without the `p` at its end, of a length that hides how long the text is."""
     said, comma, padding = payload.rpartition(b',"p":"')
     return said + b"}" if comma and padding[-2:] == b'"}' and padding[:-2].isalnum() else payload
-
-
-def _event(payload: bytes) -> dict[str, Any]:
-    try:
-        value = decode_json(payload)
-    except ValueError as error:
-        text = payload[:1000].decode("utf-8", "replace")
-        raise StreamProtocolError(f"an event of the stream is no JSON: {error}", body=text) from None
-    if not is_object(value):
-        raise StreamProtocolError(f"an event of the stream is no JSON object: {str(value)[:80]}")
-    return value
 
 
 class _Block:

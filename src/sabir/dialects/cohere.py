@@ -47,7 +47,7 @@ from ..messages import Text as TextPart
 from ..requests import HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import Unsupported, Verdicts, count_of, event_object, list_of, mapping_of, text_of
 from .failures import as_kind, error_from_value, status_of
 from .frames import Frame
 from .in_turn import InTurn, PartDelta
@@ -560,7 +560,7 @@ class CohereDecoder:
         if (text := self._frame.text_in(payload)) is not None:
             self._reader.add_text(self._frame.part, text, deltas)
             return
-        event = _event(payload)
+        event = event_object(payload)
         fresh: list[Delta] = []
         self._reader.read(event, fresh)
         deltas.extend(fresh)
@@ -572,17 +572,6 @@ class CohereDecoder:
         if not self._reader.is_over:
             raise StreamInterrupted("the stream ended before the answer did", retryable=True)
         return self._reader.close()
-
-
-def _event(payload: bytes) -> dict[str, Any]:
-    try:
-        value = decode_json(payload)
-    except ValueError as error:
-        text = payload[:1000].decode("utf-8", "replace")
-        raise StreamProtocolError(f"an event of the stream is no JSON: {error}", body=text) from None
-    if not is_object(value):
-        raise StreamProtocolError(f"an event of the stream is no JSON object: {str(value)[:80]}")
-    return value
 
 
 class _Spoken:

@@ -72,6 +72,7 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, response_of, text_of
+from .call_arguments import arguments_object
 from .failures import error_from_value, status_of
 from .leftovers import difference, own_state, patched
 from .media_rules import MediaRules
@@ -297,17 +298,8 @@ def _flat_tool(tool: ToolSpec) -> dict[str, Any]:
 
 def _call(part: ToolCall) -> dict[str, Any]:
     known = {"id": part.id} if part.id is not None and not part.synthetic else {}
-    function = {"function.name": part.name, "function.arguments": _arguments(part.input)}
+    function = {"function.name": part.name, "function.arguments": arguments_object(part.input)}
     return _nested(patched({**known, **function}, own_state(part.state, NAME)), "function")
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """A call's arguments as the object this API wants; what is none is wrapped in one."""
-    try:
-        value = decode_json(text or "{}")
-    except ValueError:
-        value = None
-    return value if is_object(value) else {"INVALID_JSON": text}
 
 
 def _read_call(wire: Any) -> ToolCall:
@@ -431,7 +423,7 @@ class _BodyEncoder:
                     lists["thinking"].append(part.text)
                 case ToolCall() if role == "assistant":
                     self._calls[part.id] = part
-                    if "INVALID_JSON" in _arguments(part.input) and "INVALID_JSON" not in part.input:
+                    if "INVALID_JSON" in arguments_object(part.input) and "INVALID_JSON" not in part.input:
                         self._emulate("ToolCall", f"arguments of {part.name!r} that are no JSON object were wrapped")
                     lists["tool_calls"].append(_call(part))
                 case _ if role == "assistant":

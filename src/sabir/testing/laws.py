@@ -41,6 +41,7 @@ from ..requests import Notice, Options, OutputSchema, Request, Response, Timings
 from ..strict_json import decode_json, encode_json
 from ..usage import Usage
 from .changes import first_change
+from .replay import decoded_pieces
 
 MODEL = "some-model"
 TRIED = 60
@@ -352,41 +353,28 @@ def _pieces(delta: Delta) -> Iterator[Delta]:
         yield Text(delta.part, delta.text[start : start + size])
 
 
-def _decoded(dialect: Dialect, pieces: Iterable[bytes]) -> tuple[list[Delta], SabirError | None]:
-    decoder, deltas = dialect.decoder(), list[Delta]()
-    try:
-        for piece in pieces:
-            deltas += decoder.feed(piece)
-            if decoder.is_over:
-                break
-        deltas += decoder.close()
-    except SabirError as error:
-        return deltas, error
-    return deltas, None
-
-
 def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def _stream_flaw(dialect: Dialect, response: Response[None]) -> str | None:
     data = _streamed(dialect, response)
-    deltas, error = _decoded(dialect, (data,))
+    deltas, error = decoded_pieces(dialect, (data,))
     if error is not None:
         return f"a stream of its own cannot be read: {type(error).__name__}: {error}"
     if change := first_change(_said(response), _said(response_of(dialect.name, deltas))):
         return f"a stream sums to another answer: {change}"
     for size in (1, 3, 61, 1021):
-        if _decoded(dialect, _cut(data, size)) != (deltas, None):
+        if decoded_pieces(dialect, _cut(data, size)) != (deltas, None):
             return f"a stream has other deltas when it is cut every {size} bytes"
     return None
 
 
 def _end_flaw(dialect: Dialect, response: Response[None]) -> str | None:
     data = _streamed(dialect, response)
-    whole = response_of(dialect.name, _decoded(dialect, (data,))[0])
+    whole = response_of(dialect.name, decoded_pieces(dialect, (data,))[0])
     for end in sorted({0, 1, *range(0, len(data), max(1, len(data) // 40))}):
-        deltas, error = _decoded(dialect, (data[:end],))
+        deltas, error = decoded_pieces(dialect, (data[:end],))
         if error is None:
             cut = response_of(dialect.name, deltas)
             if first_change(_meaning((whole.message,)), _meaning((cut.message,))) or cut.finish_reason == "unknown":
@@ -432,7 +420,7 @@ def _family_flaw(dialect: Dialect, seed: bytes) -> str | None:
                 read(body)
             except SabirError:
                 pass
-        deltas, _ = _decoded(dialect, _cut(body, 13))
+        deltas, _ = decoded_pieces(dialect, _cut(body, 13))
         try:
             _sum(dialect, deltas)
         except SabirError:

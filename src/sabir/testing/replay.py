@@ -363,7 +363,7 @@ def _is_of_the_server(error: SabirError) -> TypeGuard[ProviderError]:
 
 def _replay_stream(dialect: Dialect, data: bytes, result: Replayed) -> None:
     result.response_round_trip = False
-    deltas, error = _decode(dialect, (data,))
+    deltas, error = decoded_pieces(dialect, (data,))
     result.error = _said(error)
     try:
         total = _sum(dialect, deltas)
@@ -379,10 +379,10 @@ def _replay_stream(dialect: Dialect, data: bytes, result: Replayed) -> None:
         result.fail(f"the stream cannot be read: {_ending(error)}")
         return
     for how, pieces in _cuts(data):
-        if (change := _change_of_streams((deltas, error), _decode(dialect, pieces))) is not None:
+        if (change := _change_of_streams((deltas, error), decoded_pieces(dialect, pieces))) is not None:
             result.fail(f"the stream reads otherwise when it is cut {how}: {change}")
             return
-    again, ending = _decode(dialect, (_encode(dialect, deltas, error),))
+    again, ending = decoded_pieces(dialect, (_encode(dialect, deltas, error),))
     try:
         change = _change_of_sums(total, _sum(dialect, again))
     except SabirError as flaw:
@@ -405,7 +405,7 @@ def _cuts(data: bytes) -> Iterator[tuple[str, Iterable[bytes]]]:
 Ended = tuple[list[Delta], SabirError | None]
 
 
-def _decode(dialect: Dialect, pieces: Iterable[bytes]) -> Ended:
+def decoded_pieces(dialect: Dialect, pieces: Iterable[bytes]) -> Ended:
     """The deltas of a stream that comes in these pieces, and the error that it ends with, if it does."""
     decoder, deltas = dialect.decoder(), list[Delta]()
     try:
