@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import halves
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -58,6 +60,7 @@ from sabir.usage import Usage
 
 RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordings" / "bedrock-converse.jsonl"
 DIALECT = Bedrock()
+streamed = partial(halves.streamed, DIALECT)
 CLAUDE, NEW_CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "us.anthropic.claude-sonnet-4-6"
 NOVA, OSS, LLAMA = "amazon.nova-2-lite-v1:0", "openai.gpt-oss-120b-1:0", "meta.llama4-x"
 OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}}
@@ -127,11 +130,6 @@ def total(deltas):
     for each in deltas:
         assembler.add(each)
     return assembler.message(), assembler.usage, assembler.finishes
-
-
-def streamed(deltas):
-    encoder = DIALECT.encoder()
-    return b"".join([*map(encoder.feed, deltas), encoder.close()])
 
 
 def told_again(deltas):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import halves
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -52,6 +54,7 @@ from sabir.usage import Usage
 
 RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordings" / "cohere.jsonl"
 DIALECT = Cohere()
+streamed = partial(halves.streamed, DIALECT)
 OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
 TOOL = ToolSpec("look", "Look around.", OBJECT)
 WIRE_TOOL = {"type": "function", "function": {"name": "look", "description": "Look around.", "parameters": OBJECT}}
@@ -112,11 +115,6 @@ def total(deltas):
     for each in deltas:
         assembler.add(each)
     return assembler.message(), assembler.usage, assembler.finishes
-
-
-def streamed(deltas):
-    encoder = DIALECT.encoder()
-    return b"".join([*map(encoder.feed, deltas), encoder.close()])
 
 
 def told_again(deltas):

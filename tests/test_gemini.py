@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from base64 import b64encode
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import halves
 import msgspec
 import pytest
+from halves import replaced, same, values_in
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -60,6 +62,7 @@ from sabir.usage import Usage
 
 RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordings" / "gemini.jsonl"
 DIALECT = Gemini()
+streamed = partial(halves.streamed, DIALECT)
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = ToolSpec("look", "Look around.", CITY)
 DECLARED = {"name": "look", "description": "Look around.", "parametersJsonSchema": CITY}
@@ -117,11 +120,6 @@ def total(deltas):
     for delta in deltas:
         assembler.add(delta)
     return assembler.choices, assembler.usage, assembler.finishes
-
-
-def streamed(deltas):
-    encoder = DIALECT.encoder()
-    return b"".join([*map(encoder.feed, deltas), encoder.close()])
 
 
 def sse(*chunks):
@@ -1891,15 +1889,6 @@ bodies = st.fixed_dictionaries(
 )
 
 
-def same(one, other):
-    """Equal as JSON: true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 @given(bodies)
 @settings(max_examples=200, deadline=None)
 def test_every_request_that_is_read_is_the_same_when_it_is_sent_again(body):
@@ -2033,21 +2022,6 @@ def test_the_sum_of_deltas_survives_being_a_stream_however_it_is_cut(deltas, dat
     assert error is None
     assert total(again) == total(deltas)
     assert again == decoded(told)[0]
-
-
-def values_in(value, path=()):
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from values_in(item, (*path, key))
-
-
-def replaced(value, path, new):
-    if not path:
-        return new
-    value = copy.copy(value)
-    value[path[0]] = replaced(value[path[0]], path[1:], new)
-    return value
 
 
 STREAMS = [chunks for _, chunks, *_ in ANSWERS.values()] + [chunks_of(in_pieces(*PIECES))]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from base64 import b64encode
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import halves
 import msgspec
 import pytest
+from halves import replaced, same, values_in
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +59,7 @@ from sabir.usage import Usage
 
 RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordings" / "mistral.jsonl"
 DIALECT = Mistral()
+streamed = partial(halves.streamed, DIALECT)
 CLOSED = {
     "type": "object",
     "properties": {"x": {"type": "integer"}},
@@ -105,11 +108,6 @@ def total(deltas):
     for delta in deltas:
         assembler.add(delta)
     return assembler.choices, assembler.usage, assembler.finishes
-
-
-def streamed(deltas):
-    encoder = DIALECT.encoder()
-    return b"".join([*map(encoder.feed, deltas), encoder.close()])
 
 
 def told_again(deltas):
@@ -1117,15 +1115,6 @@ bodies = with_more(
 )
 
 
-def same(one, other):
-    """Equal as JSON: true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 @given(bodies)
 @settings(max_examples=200, deadline=None)
 def test_every_request_that_is_read_is_the_same_when_it_is_sent_again(body):
@@ -1234,21 +1223,6 @@ def test_the_sum_of_deltas_survives_being_a_stream_however_it_is_cut(deltas, dat
     assert (back.parts, ends) == (message.parts, finishes)
     assert msgspec.structs.replace(counted, reported_total=None) == usage
     assert again == decoded(told)[0]
-
-
-def values_in(value, path=()):
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from values_in(item, (*path, key))
-
-
-def replaced(value, path, new):
-    if not path:
-        return new
-    value = copy.copy(value)
-    value[path[0]] = replaced(value[path[0]], path[1:], new)
-    return value
 
 
 def survive(deltas):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from base64 import b64encode
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import halves
 import msgspec
 import pytest
+from halves import replaced, same, values_in
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sabir.deltas import Assembler, Blob, Close, Count, Event, Finish, Head, Note, Open, State, Text
+from sabir.deltas import Blob, Close, Count, Event, Finish, Head, Note, Open, State, Text
 from sabir.dialects import Unsupported, ndjson, response_of
 from sabir.dialects.ndjson import LineStream
 from sabir.dialects.ollama import NAME, Ollama
@@ -57,6 +59,8 @@ from sabir.usage import Usage
 
 RECORDINGS = Path(__file__).resolve().parent.parent.parent / "shared" / "recordings" / "ollama.jsonl"
 DIALECT = Ollama()
+streamed = partial(halves.streamed, DIALECT)
+total = partial(halves.total, DIALECT)
 WHOLE = {"truncate": False, "shift": False}
 OBJECT = {"type": "object", "properties": {"at": {"type": "string"}}}
 TOOL = ToolSpec("look", "Look around.", OBJECT)
@@ -93,18 +97,6 @@ def decoded(data, cuts=()):
     except SabirError as error:
         return deltas, error
     return deltas, None
-
-
-def total(deltas):
-    assembler = Assembler(NAME)
-    for delta in deltas:
-        assembler.add(delta)
-    return assembler.message(), assembler.usage, assembler.finishes
-
-
-def streamed(deltas):
-    encoder = DIALECT.encoder()
-    return b"".join([*map(encoder.feed, deltas), encoder.close()])
 
 
 def told_again(deltas):
@@ -1023,15 +1015,6 @@ bodies = with_more(
 )
 
 
-def same(one, other):
-    """Equal as JSON: true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 @given(bodies)
 @settings(max_examples=150, deadline=None)
 def test_every_request_that_is_read_is_the_same_when_it_is_sent_again(body):
@@ -1138,21 +1121,6 @@ def test_the_sum_of_deltas_survives_being_a_stream_however_it_is_cut(deltas, dat
     assert (counted, ends) == (usage, finishes)
     assert again == decoded(told)[0]
     assert total(decoded(streamed(again))[0]) == total(again)
-
-
-def values_in(value, path=()):
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from values_in(item, (*path, key))
-
-
-def replaced(value, path, new):
-    if not path:
-        return new
-    value = copy.copy(value)
-    value[path[0]] = replaced(value[path[0]], path[1:], new)
-    return value
 
 
 def survive(deltas):

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from halves import same
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -98,15 +99,6 @@ def total(deltas):
 def told_again(body, dialect=DIALECT):
     deltas = dialect.decode_answer(json.dumps(body).encode())
     return json.loads(dialect.encode_response(response_of(NAME, deltas)))
-
-
-def same(one, other):
-    """Equal as JSON: true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 # What is asked

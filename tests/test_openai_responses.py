@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import halves
 import msgspec
 import pytest
+from halves import replaced, same, values_in
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from servers import Server, chunked, whole
 
 import sabir
-from sabir.deltas import Assembler, Blob, Close, Count, Event, Finish, Head, Note, Open, State, Text
+from sabir.deltas import Blob, Close, Count, Event, Finish, Head, Note, Open, State, Text
 from sabir.dialects import Unsupported, mapping_of, response_of
 from sabir.dialects.openai_responses import NAME, OpenAIResponses
 from sabir.errors import (
@@ -55,6 +57,8 @@ from sabir.usage import Usage
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings" / "openai-responses.jsonl"
 DIALECT = OpenAIResponses()
+streamed = partial(halves.streamed, DIALECT)
+total = partial(halves.total, DIALECT)
 TOOL = ToolSpec("look", "Look around.", {"type": "object", "properties": {"at": {"type": "string"}}})
 ENCRYPTED = "reasoning.encrypted_content"
 
@@ -106,18 +110,6 @@ def decoded(data, cuts=()):
     except SabirError as error:
         return deltas, error
     return deltas, None
-
-
-def total(deltas):
-    assembler = Assembler(NAME)
-    for delta in deltas:
-        assembler.add(delta)
-    return assembler.message(), assembler.usage, assembler.finishes
-
-
-def streamed(deltas):
-    encoder = DIALECT.encoder()
-    return b"".join([*map(encoder.feed, deltas), encoder.close()])
 
 
 def events(data):
@@ -1690,15 +1682,6 @@ bodies = st.fixed_dictionaries(
 )
 
 
-def same(one, other):
-    """Equal as JSON: true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 @given(bodies)
 @settings(max_examples=200, deadline=None)
 def test_every_request_that_is_read_is_the_same_when_it_is_sent_again(body):
@@ -1828,21 +1811,6 @@ def test_the_sum_of_deltas_survives_being_a_stream_however_it_is_cut(deltas, dat
     assert plain_sum(again) == plain_sum(deltas)
     assert again == decoded(told)[0]
     assert total(decoded(streamed(again))[0]) == total(again)
-
-
-def values_in(value, path=()):
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from values_in(item, (*path, key))
-
-
-def replaced(value, path, new):
-    if not path:
-        return new
-    value = copy.copy(value)
-    value[path[0]] = replaced(value[path[0]], path[1:], new)
-    return value
 
 
 def survive(deltas):
