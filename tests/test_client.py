@@ -825,3 +825,8 @@ def test_openai_is_spoken_to_in_the_dialect_in_which_reasoning_is_not_lost(model
         assert client.explain("Hi").url == f"https://api.openai.com{path}"
         # A bare id is looked at by itself.
         assert client.explain("Hi", model="gpt-4o").url.endswith("responses") == model.startswith("openai-responses")
+
+
+async def test_a_setting_of_the_client_is_no_option_of_a_call_and_says_so(surface):
+    with pytest.raises(ConfigurationError, match=r"timeout is a setting of the client.*Client\(…, timeout=…\)"):
+        await surface.client("vllm:x").ask("?", timeout=5)

@@ -1063,3 +1063,22 @@ async def test_an_error_has_the_warnings_that_came_before_it(surface, monkeypatc
     with pytest.raises(EngineError) as caught:
         await surface.client(Scripted(EngineError("down"))).ask("?")
     assert caught.value.warnings == ()
+
+
+async def test_a_second_reader_of_a_stream_is_told_and_the_first_reads_on(surface):
+    engine = Waiting("One ")
+    client = surface.client(engine)
+    stream = client.stream("?")
+    assert (await anext(stream)).content == "One "
+
+    async def second():
+        await surface.in_thread(lambda: engine.is_silent.wait(5))
+        with pytest.raises(ConfigurationError, match="read by another"):
+            await anext(stream)
+        stream.close()
+
+    async def first():
+        with pytest.raises(ClosedError):
+            await anext(stream)
+
+    await surface.at_once(first, second)

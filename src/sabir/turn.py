@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final
+from types import AsyncGeneratorType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, final
 
 import msgspec
 
@@ -21,7 +22,7 @@ from . import deltas
 from .chunks import Phase, StreamChunk
 from .cost import Cost
 from .deltas import Assembler, FinishReason
-from .errors import ClosedError, SabirError, StreamInterrupted, StructuredOutputError
+from .errors import ClosedError, ConfigurationError, SabirError, StreamInterrupted, StructuredOutputError
 from .handover import sendable
 from .hooks import CallEnded, CallStarted, FirstToken, Hook, tell
 from .messages import Message, Part, ToolCall, ToolResult
@@ -353,6 +354,15 @@ class _Reader(Generic[T]):
         self._batches = turn.chunks()
         self._ready: deque[StreamChunk] = deque()
 
+    def _check_reader(self) -> None:
+        """A stream has one reader at a time: what two of them read would be torn between them.
+
+        Raises:
+            ConfigurationError: another thread or task is waiting for its next chunk.
+        """
+        if cast("AsyncGeneratorType[Any, None]", self._batches).ag_running:
+            raise ConfigurationError("this stream is being read by another thread or task; let one read, and pass on")
+
     def _check_end(self) -> None:
         """Tell the end of an answer from the end of a stream that was closed before it.
 
@@ -391,6 +401,7 @@ class Stream(_Reader[T]):
 
     def __next__(self) -> StreamChunk:
         while not self._ready:
+            self._check_reader()
             try:
                 self._ready.extend(run(self._batches.__anext__))
             except StopAsyncIteration:
@@ -423,6 +434,7 @@ class AsyncStream(_Reader[T]):
 
     async def __anext__(self) -> StreamChunk:
         while not self._ready:
+            self._check_reader()
             try:
                 self._ready.extend(await self._batches.__anext__())
             except StopAsyncIteration:
