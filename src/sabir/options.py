@@ -176,7 +176,7 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         if name in ("model", "base_url") and not isinstance(value, str | None):
             raise ConfigurationError(f"{name} is a text, not {type(value).__name__}")
         if name not in names:
-            if name in Settings.__annotations__:
+            if name in Settings.__annotations__ and name not in Options.__annotations__:
                 raise ConfigurationError(f"{name} is a setting of the client, not of a call: Client(…, {name}=…)")
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
