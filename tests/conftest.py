@@ -19,6 +19,8 @@ import sabir
 from sabir import aio
 
 pytest_plugins = ["sabir.testing.plugin"]
+# These need what `make test-servers` installs, and run when they are named.
+collect_ignore = ["real_servers"]
 
 SURFACES = ("blocking", "asyncio", "blocking in a loop")
 
@@ -109,9 +111,15 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.inner, name)
-        if name in ("ask", "raw_complete", "embed", "embed_batch", "embedding_dim", "rerank"):
+        if name in ("ask", "raw_complete", "embed", "embed_batch", "embedding_dim", "rerank", "pull"):
             return self._awaited(value)
-        if name in ("stream", "chat", "fork"):
+        if name in ("image", "speak", "transcribe"):
+            return self._awaited(value)
+        if name in ("submit", "status", "cancel"):
+            return self._awaited(value)
+        if name == "batches":
+            return Awaited(value)
+        if name in ("stream", "stream_image", "stream_speech", "stream_transcript", "chat", "fork", "results"):
             return lambda *args, **kwargs: Awaited(value(*args, **kwargs))
         return value
 

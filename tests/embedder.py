@@ -25,6 +25,7 @@ from sabir.dialects.gemini_embeddings import GeminiEmbeddings
 from sabir.dialects.ollama_embeddings import OllamaEmbeddings
 from sabir.dialects.openai_embeddings import OpenAIEmbeddings
 from sabir.dialects.tei import TeiEmbeddings, TeiRerank
+from sabir.dialects.vertex_embeddings import VertexEmbeddings
 from sabir.errors import AuthenticationError, BadRequestError, NotFoundError, SabirError
 from sabir.providers import PROVIDERS
 from sabir.usage import Usage
@@ -37,6 +38,7 @@ ROUTES = {
     r"/v1/embeddings": OpenAIEmbeddings(),
     r"/v1(?:beta)?/models/[^/:]+:batchEmbedContents": GeminiEmbeddings(),
     r"/v1(?:beta)?/models/[^/:]+:embedContent": PROVIDERS["vertex"].embeddings,
+    r"/v1(?:beta1?)?(?:/[\w-]+)*/models/[^/:]+:predict": VertexEmbeddings(),
     r"/v2/embed": CohereEmbeddings(),
     r"/api/embed": OllamaEmbeddings(),
     r"/embed": TeiEmbeddings(),
@@ -81,6 +83,8 @@ class Embedder:
             request = dialect.decode_request(await _body(receive))
             if isinstance(dialect, GeminiEmbeddings):
                 request = msgspec.structs.replace(request, model=dialect.decode_path(scope["path"])[0])
+            if isinstance(dialect, VertexEmbeddings):
+                request = msgspec.structs.replace(request, model=dialect.decode_path(scope["path"]))
             status, body = 200, dialect.encode_response(self._answer(request))
         except SabirError as error:
             status, body = dialect.encode_error(error)
@@ -99,7 +103,7 @@ class Embedder:
 
     def _answer(self, request: EmbeddingRequest | RerankRequest) -> EmbeddingResponse | RerankResponse:
         # Where there is one model only, a request does not name it.
-        if request.model not in (MODEL, ""):
+        if request.model not in (MODEL, f"gemini-{MODEL}", ""):
             raise NotFoundError(f"there is no model {request.model!r} here", code="model_not_found")
         answer = self._embedded(request) if isinstance(request, EmbeddingRequest) else self._ranked(request)
         self.asked.append(request)

@@ -7,6 +7,7 @@ framing. Each is a function that does with some bytes whatever can be done, and 
 from __future__ import annotations
 
 import json
+import random
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sabir.deltas import Assembler, Delta
-from sabir.dialects import Dialect, EmbeddingDialect, RerankDialect, response_of
+from sabir.dialects import Decoder, Dialect, EmbeddingDialect, RerankDialect, response_of
 from sabir.dialects.event_stream import MessageStream, encode_message
 from sabir.dialects.json_array import ObjectStream
 from sabir.dialects.ndjson import LineStream
@@ -162,6 +163,21 @@ def fed(decoder: Any, data: bytes, cuts: Sequence[int] = ()) -> Iterator[Any]:
         yield from decoder.feed(data[start:end])
 
 
+def read_anew(make: Callable[[], Decoder], data: bytes, piece: int = 4096) -> tuple[int, int]:
+    """Decode all of the data, with a new decoder after each error or end; how many deltas and errors that makes."""
+    deltas, errors, decoder = 0, 0, make()
+    for start in range(0, len(data), piece):
+        try:
+            deltas += len(decoder.feed(data[start : start + piece]))
+            if decoder.is_over:
+                deltas += len(decoder.close())
+                decoder = make()
+        except SabirError:
+            errors += 1
+            decoder = make()
+    return deltas, errors
+
+
 def read_stream(dialect: Dialect, data: bytes, cuts: Sequence[int] = ()) -> None:
     """Decode a stream, add it up, and say it again."""
     decoder, deltas = dialect.decoder(), list[Delta]()
@@ -279,6 +295,18 @@ CRAFTED: dict[str, dict[str, Callable[[int], bytes]]] = {
     name: {"calls that are not whole": _half_calls, "a call that looks whole": _bracketed_call}
     for name in ("openai-chat", "mistral")
 }
+
+
+def unfit(name: str, size: int, folder: Path = FIXTURES) -> Iterator[tuple[str, bytes]]:
+    """Random bytes, recorded streams one after another, and these with one byte in five hundred changed."""
+    chance = random.Random(7)
+    recorded = b"".join(streams(name, folder))
+    long = bytearray((recorded * (size // len(recorded) + 1))[:size])
+    yield "random", chance.randbytes(size)
+    yield "recorded", bytes(long)
+    for _ in range(size // 500):
+        long[chance.randrange(size)] = chance.randrange(256)
+    yield "mutated", bytes(long)
 
 
 def _endless(name: str, pieces: list[bytes]) -> list[bytes]:

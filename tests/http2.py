@@ -51,7 +51,7 @@ class Http2Server:
         config = Config()
         config.bind = [f"127.0.0.1:{port}"]
         config.errorlog = None
-        config.keep_alive_timeout = 1  # What it also waits before it breaks off an answer whose application failed.
+        config.keep_alive_timeout = 3  # What it also waits before it breaks off an answer whose application failed.
         with tempfile.TemporaryDirectory() as folder:
             key, chain = Path(folder, "key.pem"), Path(folder, "chain.pem")
             issued = authority().issue_cert("127.0.0.1")

@@ -179,7 +179,8 @@ def test_an_option_is_sent_in_the_apis_words_or_reported(options, sent):
 def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert set(verdicts) == set(Options.__annotations__) | {"schema"}
-    assert set(Options.__annotations__) - {"headers"} <= {name for options, _ in OPTIONS for name in options}
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    assert set(Options.__annotations__) - {"headers", "cache"} <= {name for options, _ in OPTIONS for name in options}
     for options, sent in OPTIONS:
         for name in options.keys() & verdicts.keys():
             assert isinstance(verdicts[name], Unsupported) == (sent is None)
@@ -230,18 +231,35 @@ CLOSED = {
 }
 
 
-def test_a_schema_is_enforced_where_that_is_possible_and_else_asked_for():
+def test_a_schema_is_enforced_where_that_is_possible():
     shape = {name: value for name, value in CLOSED.items() if name != "additionalProperties"}
     body, notices = encoded(schema=OutputSchema("answer", shape), thinking="low", model="claude-opus-4-8")
     assert body["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": CLOSED}}
     assert notices == []
     bounded = shape | {"properties": {"x": {"type": "integer", "minimum": 0}}}
-    for dialect, schema in ((DIALECT, {"type": "object"}), (DIALECT, bounded), (Anthropic(schema="prompt"), shape)):
-        body, notices = encoded((system("Be brief."), user("hi")), dialect, schema=OutputSchema("answer", schema))
-        assert "output_config" not in body
-        assert body["system"][0] == text("Be brief.")
-        assert json.dumps(schema, separators=(",", ":")) in body["system"][1]["text"]
-        assert kinds(notices) == [("emulated", "schema")]
+    body, notices = encoded(schema=OutputSchema("answer", bounded))
+    sent = body["output_config"]["format"]["schema"]["properties"]
+    assert sent == {"x": {"type": "integer", "description": "(minimum: 0)"}}
+    assert kinds(notices) == [("emulated", "schema")]
+    body, notices = encoded(schema=OutputSchema("answer", {"type": "object"}))
+    assert "output_config" not in body
+    assert kinds(notices) == [("unsupported", "schema")]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "schema", "thinking", "modes"),
+    [
+        (DIALECT, "claude-opus-4-8", CLOSED, None, ("native", "tool", "prompt")),
+        (DIALECT, "claude-opus-4-8", CLOSED, True, ("native", "prompt", "tool")),
+        (DIALECT, "claude-opus-4-8", {"type": "object"}, None, ("tool", "prompt")),
+        (DIALECT, "claude-3-haiku-20240307", CLOSED, None, ("tool", "prompt")),
+        (DIALECT, "claude-sonnet-4-20250514", CLOSED, False, ("tool", "prompt")),
+        (Anthropic(schema="prompt"), "claude-opus-4-8", CLOSED, None, ("tool", "prompt")),
+    ],
+)
+def test_the_ways_to_an_answer_of_a_schema(dialect, model, schema, thinking, modes):
+    request = Request(model=model, messages=(user("hi"),), schema=OutputSchema("x", schema), thinking=thinking)
+    assert dialect.schema_modes(request) == modes
 
 
 def test_a_tool_that_another_provider_runs_is_an_error_and_ours_is_sent_as_it_is():
@@ -313,7 +331,7 @@ MESSAGES = [
         [said("assistant", {"type": "mcp_tool_use", "id": "m1", "input": {"a": None}})],
     ),
     (
-        [assistant(TextPart(text="a", notes=({"cited_text": "b"}, {"logprob": {}}, {"type": "url_citation"})))],
+        [assistant(TextPart(text="a", notes=({"cited_text": "b"}, {"logprob": {}})))],
         [said("assistant", text("a", citations=[{"cited_text": "b"}]))],
     ),
     # A user's words go along with the results before them; two users stay two.
@@ -389,6 +407,7 @@ FOREIGN = ProviderState("openai_chat", {"set": {"store": True}})
             [WIRE_CALL | {"input": {"INVALID_JSON": '{"at": "i'}}],
             [("emulated", "ToolCall")],
         ),
+        (assistant(TextPart(text="a", notes=({"type": "url_citation"},))), [text("a")], [("dropped", "citations")]),
         (Message("user", (TextPart(text="a"),), name="ada"), [text("a")], [("dropped", "name")]),
         (
             user(Image(url="https://x/y", detail="low")),

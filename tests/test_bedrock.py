@@ -237,7 +237,8 @@ def test_an_option_is_sent_in_bedrocks_words_or_reported(asked, sent):
 def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert set(verdicts) >= set(Options.__annotations__) | {"schema"}
-    assert set(Options.__annotations__) - {"headers"} <= {name for asked, _ in OPTIONS for name in asked}
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    assert set(Options.__annotations__) - {"headers", "cache"} <= {name for asked, _ in OPTIONS for name in asked}
     for asked, sent in OPTIONS:
         for name in asked.keys() & DIALECT.parameters.keys():
             assert isinstance(verdicts[name], Unsupported) == (sent is None)
@@ -277,21 +278,25 @@ def test_a_claude_is_not_asked_for_what_it_refuses():
 
 
 @pytest.mark.parametrize(
-    ("fields", "model"),
+    ("schema", "model", "modes"),
     [
-        ({"json": OBJECT}, CLAUDE),
-        ({"json": {**STRICT, "properties": {"at": {"type": "string", "minLength": 2}}}}, CLAUDE),
-        *(
-            ({"json": STRICT}, model)
-            for model in (NOVA, LLAMA, "anthropic.claude-3-haiku", "us.anthropic.claude-sonnet-4-20250514-v1:0")
-        ),
+        (STRICT, CLAUDE, ("native", "tool", "prompt")),
+        ({"type": "object"}, CLAUDE, ("tool", "prompt")),
+        (STRICT, NOVA, ("tool", "prompt")),
+        (STRICT, LLAMA, ("prompt", "tool")),
+        (STRICT, "anthropic.claude-3-haiku", ("tool", "prompt")),
+        (STRICT, "us.anthropic.claude-sonnet-4-20250514-v1:0", ("tool", "prompt")),
     ],
 )
-def test_a_schema_that_cannot_be_enforced_is_asked_for_in_the_prompt(fields, model):
-    body, notices = encoded((system("Be brief."), *HELLO), model=model, schema=OutputSchema("x", **fields))
+def test_the_ways_to_an_answer_of_a_schema(schema, model, modes):
+    asked = Request(model=model, messages=HELLO, schema=OutputSchema("x", schema))
+    assert Bedrock().schema_modes(asked) == modes
+
+
+def test_a_schema_that_cannot_be_enforced_is_told():
+    body, notices = encoded(schema=OutputSchema("x", {"type": "object"}), model=CLAUDE)
     assert "outputConfig" not in body
-    assert json.dumps(fields["json"], separators=(",", ":")) in body["system"][1]["text"]
-    assert kinds(notices) == [("emulated", "schema")]
+    assert kinds(notices) == [("unsupported", "schema")]
 
 
 def test_no_tool_is_to_be_called():
@@ -338,7 +343,7 @@ PARTS = [
         {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "sig"}}},
     ),
     (
-        assistant(TextPart(text="It is so.", notes=({"location": {"web": {"url": "u"}}}, {"type": "url_citation"}))),
+        assistant(TextPart(text="It is so.", notes=({"location": {"web": {"url": "u"}}}, {"logprob": {}}))),
         {"citationsContent": {"content": [{"text": "It is so."}], "citations": [{"location": {"web": {"url": "u"}}}]}},
     ),
     (
@@ -402,6 +407,11 @@ def test_speakers_take_turns():
         (assistant(ServerItem(kind="search", state=FOREIGN)), ("dropped", "ServerItem")),
         (assistant(Refusal(text="No.")), ("emulated", "Refusal")),
         (assistant(ToolCall(name="look", input="{", id="1")), ("emulated", "ToolCall")),
+        (assistant("a", File(id="f1")), ("dropped", "File")),
+        (assistant("a", File(data=b"a", media_type="text/plain")), ("dropped", "File")),
+        (assistant("a", Audio(data=b"a")), ("dropped", "Audio")),
+        (assistant("a", Image(url="https://x/y")), ("dropped", "Image")),
+        (assistant(TextPart(text="a", notes=({"type": "url_citation"},))), ("dropped", "citations")),
         (user(Image(data=b"\0", detail="high")), ("dropped", "detail")),
         (user(File(data=b"\0", media_type="text/x-python", name="a")), ("emulated", "File")),
         (user(File(data=b"\0", name="a.b/c")), ("emulated", "File")),
@@ -434,7 +444,7 @@ def test_a_system_message_in_the_middle_is_moved_to_the_front():
         (Message("tool", (result(Image(url="https://a.example/b.png")),)), "send its bytes"),
         (user(File(id="file-1")), "send the File's bytes"),
         (user(Audio(id="a")), "send the Audio's bytes"),
-        (user(Thinking(text="hm")), "no place for a Thinking part"),
+        (user(Thinking(text="hm")), "no place for thinking in a message of the role 'user'; only a model makes it"),
     ],
 )
 def test_what_cannot_be_sent_is_an_error_before_anything_is(message, remedy):
@@ -670,7 +680,7 @@ def test_an_unknown_event_is_carried():
     [
         (b"<html>", ServerError),
         (b"[]", StreamProtocolError),
-        (b'{"message": "x"}', StreamProtocolError),
+        (b'{"message": "Internal server error"}', ServerError),
         (b'{"__type": "com.x#ThrottlingException", "message": "slow"}', RateLimitError),
         (json.dumps(answer(5)).encode(), StreamProtocolError),
         (json.dumps(answer({"toolUse": {"toolUseId": "t"}})).encode(), StreamProtocolError),
@@ -883,7 +893,7 @@ document = an(
     context=texts,
 )
 citation = an({}, location=objects, title=texts, sourceContent=st.lists(an({"text": texts}), max_size=2))
-call = an({"name": words}, toolUseId=words, input=objects, type=st.sampled_from(["tool_use", "server_tool_use"]))
+call = an({"name": words, "toolUseId": words}, input=objects, type=st.sampled_from(["tool_use", "server_tool_use"]))
 by_model = st.one_of(
     an({"text": texts}),
     an({"toolUse": call}),
@@ -907,7 +917,7 @@ in_result = st.one_of(
     objects,
 )
 tool_result = an(
-    {}, toolUseId=words, content=st.lists(in_result, max_size=2), status=st.sampled_from(["success", "error", "odd"])
+    {"toolUseId": words}, content=st.lists(in_result, max_size=2), status=st.sampled_from(["success", "error", "odd"])
 )
 by_user = st.one_of(
     by_model, an({"toolResult": tool_result}), an({"document": document}), an({"audio": medium}), an({"video": medium})

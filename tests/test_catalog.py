@@ -22,6 +22,8 @@ from sabir import (
     ConfigurationError,
     ConnectError,
     File,
+    Image,
+    Message,
     ModelFacts,
     Prices,
     Provider,
@@ -30,6 +32,8 @@ from sabir import (
     StorageError,
     Tier,
     Tool,
+    ToolCall,
+    ToolResult,
     UnsupportedError,
     catalog,
     newer_facts,
@@ -137,10 +141,11 @@ def test_the_tables_numbers_are_sensible() -> None:
         facts, prices = entry.facts, entry.facts.prices
         assert facts.context is None or 448 <= facts.context <= 10_000_000
         assert facts.max_output is None or facts.context is None or facts.max_output <= facts.context
-        if prices is not None:
+        if prices is not None and prices.search is not None:
+            assert prices == Prices(search=prices.search, priced_on=prices.priced_on, source=prices.source)
+        elif prices is not None:
             assert prices.input is not None
-            assert prices.output is not None
-            assert prices.input <= prices.output
+            assert prices.output is None or prices.input <= prices.output
             assert prices.cache_read is None or prices.cache_read < prices.input
             assert all(tier.input is not None and tier.input > prices.input for tier in prices.tiers)
 
@@ -151,6 +156,9 @@ def test_names_that_lead_elsewhere_in_the_table_lead_somewhere() -> None:
         assert shelf.get("same_as", "openai") in shelves
         assert set(shelf.get("aliases", {}).values()) <= set(shelf.get("models", {}))
         assert {hosted["maker"] for hosted in shelf.get("hosted", ())} <= set(shelves)
+    for entry in listed():
+        # A host's row of a model that its maker's rows do not have would be prices of nobody knows what.
+        assert entry.provider != "openrouter" or entry.facts.outputs or entry.facts.context
 
 
 @pytest.mark.parametrize(
@@ -163,6 +171,8 @@ def test_names_that_lead_elsewhere_in_the_table_lead_somewhere() -> None:
         ("google", "gemini-2.5-pro", ("gemini", "gemini-2.5-pro")),
         ("grok", "grok-4.5", ("xai", "grok-4.5")),
         ("mistral", "mistral-large-latest", ("mistral", "mistral-large-2512")),
+        ("anthropic", "claude-sonnet-4-20250514", ("anthropic", "claude-sonnet-4-0")),
+        ("gemini", "gemini-embedding-2-preview", ("gemini", "gemini-embedding-2")),
     ],
 )
 def test_another_name_of_a_model_has_all_its_facts(provider: str, model: str, known_as: tuple[str, str]) -> None:
@@ -180,8 +190,9 @@ def test_a_dated_release_with_a_price_of_its_own_has_that() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "made"),
     [
-        ("openrouter", "openai/gpt-4o", ("openai", "gpt-4o")),
-        ("openrouter", "google/gemini-2.5-flash", ("gemini", "gemini-2.5-flash")),
+        ("vercel", "openai/gpt-4o", ("openai", "gpt-4o")),
+        ("vercel", "google/gemini-2.5-flash", ("gemini", "gemini-2.5-flash")),
+        ("vercel", "anthropic/claude-opus-4.8", ("anthropic", "claude-opus-4-8")),
         ("vercel", "xai/grok-4", ("xai", "grok-4")),
         ("vertex", "gemini-2.5-flash", ("gemini", "gemini-2.5-flash")),
         ("vertex-anthropic", "claude-opus-4-5@20251101", ("anthropic", "claude-opus-4-5")),
@@ -190,6 +201,24 @@ def test_a_dated_release_with_a_price_of_its_own_has_that() -> None:
 )
 def test_a_hosted_model_can_do_what_its_maker_says_and_costs_what_nobody_said(provider, model, made) -> None:
     assert facts_of(provider, model) == msgspec.structs.replace(facts_of(*made), prices=None) != UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("model", "made"),
+    [
+        ("openai/gpt-4o", ("openai", "gpt-4o")),
+        ("anthropic/claude-sonnet-4.5", ("anthropic", "claude-sonnet-4-5")),
+        ("x-ai/grok-4.7", ("xai", "grok-4.7")),
+    ],
+)
+def test_a_hosted_model_has_prices_of_its_host_where_somebody_said_them(model: str, made: tuple[str, str]) -> None:
+    hosted = facts_of("openrouter", model)
+    assert hosted == msgspec.structs.replace(facts_of(*made), prices=hosted.prices)
+    assert hosted.prices is not None
+    assert (hosted.prices.priced_on, hosted.prices.source and "genai-prices" in hosted.prices.source) == (
+        "2026-11-21",
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,8 +275,9 @@ NEEDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "see images": ("?", {"images": [PNG]}),
     "hear audio": ("?", {"audio": [WAV]}),
     "read PDF": ([user("?", File(data=b"%PDF-1.7\n", media_type="application/pdf"))], {}),
-    "keep to a schema": ("?", {"schema": {"type": "object"}}),
     "think": ("?", {"thinking": "low"}),
+    "watch video": ([user("?", File(data=b"video", media_type="video/mp4"))], {}),
+    "call several tools at once": ("?", {"parallel_tool_calls": True}),
 }
 
 
@@ -258,11 +288,30 @@ async def test_a_known_no_is_refused_with_a_reason_and_nothing_is_sent(surface, 
     told = f"here:m cannot {what}, says a test of 2026-11-21; choose another model"
     with pytest.raises(UnsupportedError, match=told) as caught:
         await surface.client("here:m").ask(prompt, **call)
-    assert ("or say what it can do" in str(caught.value)) == (what != "read PDF")
+    has_word = what != "call several tools at once"
+    assert ("or say what it can do: 'here:m;" in str(caught.value)) == has_word
     assert here.calls == []
 
 
-@pytest.mark.parametrize("what", [need for need in NEEDS if need != "keep to a schema"])
+async def test_a_model_that_is_known_to_keep_to_no_schema_is_not_asked_to(surface, cache, here) -> None:
+    know(cache, m=NO)
+    with pytest.raises(UnsupportedError, match="no schema_mode='native'"):
+        await surface.client("here:m").ask("?", schema={"type": "object"}, schema_mode="native")
+    assert here.calls == []
+
+
+async def test_what_a_tool_showed_counts_as_shown(surface, cache, here) -> None:
+    know(cache, m=ModelFacts(vision=False, source="a test", checked_on="2026-11-21"))
+    call = ToolCall("look", "{}", id="1")
+    shown = ToolResult(call_id="1", name="look", content=(Image(data=PNG, media_type="image/png"),))
+    history = [user("?"), Message("assistant", (call,)), Message("tool", (shown,))]
+    with pytest.raises(UnsupportedError, match="here:m cannot see images, says a test"):
+        await surface.client("here:m").ask(history)
+    assert here.calls == []
+
+
+# Chat completions have no place for a video.
+@pytest.mark.parametrize("what", [need for need in NEEDS if need != "watch video"])
 @pytest.mark.parametrize("model", ["unknown", "able", "unable@other"])
 async def test_what_is_unknown_is_sent(surface, cache, here, what, model) -> None:
     yes = ModelFacts(**dict.fromkeys(ABILITIES, True), source="a test", checked_on="2026-11-21")
@@ -280,18 +329,23 @@ async def test_what_is_declared_goes_over_the_table(surface, cache, here) -> Non
     client = surface.client("here:m;tools")
     await client.ask("?", tools=[double])
     assert client.capabilities().tools is True
-    with pytest.raises(UnsupportedError, match=r"here:m cannot see images; choose another model$"):
+    told = r"here:m cannot see images, by its model string; add the word 'vision' there, or choose another model$"
+    with pytest.raises(UnsupportedError, match=told):
         await client.ask("?", images=[PNG])
     assert client.capabilities("here:n;vision") == ModelFacts(
-        tools=False, thinking=False, vision=True, audio=False, structured=False, context=5
+        tools=False, thinking=False, vision=True, audio=False, video=False, pdf=False, structured=False, context=5
     )
+    paper = File(data=b"%PDF-1.7\n", media_type="application/pdf")
+    await client.ask([user("?"), user("Read", paper)], model="here:m;pdf")
+    with pytest.raises(UnsupportedError, match="here:m cannot read PDF, by its model string; add the word 'pdf' there"):
+        await client.ask([user("?"), user("Read", paper)])
 
 
 async def test_capabilities_are_told_without_a_request_and_without_a_key_of_the_answer(surface, here) -> None:
     client = surface.client("here:m")
     assert client.capabilities() == UNKNOWN
     assert client.capabilities("pico") == ModelFacts(
-        tools=True, thinking=True, structured=True, vision=False, audio=False
+        tools=True, thinking=True, structured=True, vision=False, audio=False, video=False, pdf=False
     )
     assert client.capabilities("groq:openai/gpt-oss-20b@http://127.0.0.1:1/v1") == UNKNOWN
     assert here.calls == []
@@ -345,17 +399,60 @@ def test_facts_are_fetched_read_and_laid_over_the_table(cache: Path) -> None:
         **told,
     )
     old = Tier(above=200_000, input=Decimal(4), output=Decimal(18))
-    # What it says goes over the table; what it does not say (a limit of 0 says nothing) stays.
+    # What it says goes over the table; what it does not say (a limit of 0 says nothing) stays. That a model cannot see
+    # of which the table says that it can is not believed, and neither is the table any more.
     assert facts_of("openai", "gpt-4o-2024-11-20", newer) == msgspec.structs.replace(
         facts_of("openai", "gpt-4o"),
         parallel_tools=True,
-        vision=False,
+        vision=None,
         audio=False,
         video=False,
         prices=Prices(input=Decimal(2), output=Decimal(9), tiers=(old,), **by),
         **told,
     )
     assert facts_of("somebody-else", "m", newer) == UNKNOWN
+
+
+async def test_a_no_against_a_yes_of_the_table_is_tried(surface, cache, monkeypatch) -> None:
+    # models.dev says so of this model; recorded answers of OpenAI have calls of it.
+    denied = {"openai": {"models": {"gpt-3.5-turbo": {"tool_call": False, "reasoning": False}}}}
+    with serving(denied) as server:
+        newer_facts.refresh(server.url)
+    with serving(ANSWER) as server:
+        monkeypatch.setitem(PROVIDERS, "openai-chat", Provider("openai-chat", url=server.url))
+        client = surface.client("openai-chat:gpt-3.5-turbo")
+        assert client.capabilities().tools is None
+        await client.ask("?", tools=[double])
+        with pytest.raises(UnsupportedError, match="cannot think"):
+            await client.ask("?", thinking=True)
+        assert len(server.calls) == 1
+
+
+def test_prices_that_change_by_the_hour_are_not_believed(cache: Path) -> None:
+    flat = {"cost": {"input": 0.15, "output": 0.6}, "tool_call": True}
+    with serving({"deepseek": {"models": {"deepseek-flash": flat, "deepseek-next": flat}}}) as server:
+        newer_facts.refresh(server.url)
+    newer = newer_facts.newer_facts()
+    assert facts_of("deepseek", "deepseek-next", newer).tools is True
+    assert [facts_of("deepseek", f"deepseek-{name}", newer).prices for name in ("flash", "next")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("cost", "prices"),
+    [
+        # The third of something has more places than a price; it is not made lower.
+        ({"input": 1, "output": 2, "cache_write": 1 / 12}, {"input": 1, "output": 2, "cache_write": "0.083333333334"}),
+        ({"input": 0.05}, {"input": "0.05"}),
+        ({"output": 0.05}, None),
+    ],
+    ids=["a third", "nothing is written", "no input"],
+)
+def test_prices_are_read_as_far_as_they_are_told(cost: dict[str, float], prices: dict[str, Any] | None) -> None:
+    data = json.dumps({"voyageai": {"models": {"m": {"cost": cost, "tool_call": False}}}}).encode()
+    found, skipped = newer_facts.read_models_dev(data, source="a test", day="2026-11-21", names=["voyage"])
+    rates = None if prices is None else {name: Decimal(rate) for name, rate in prices.items()}
+    expected = None if rates is None else Prices(**rates, priced_on="2026-11-21", source="a test")
+    assert (found["voyage"]["m"].prices, skipped) == (expected, ())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from fakes import ChatServer, Waiting
+from servers import Server, whole
 
 import sabir
 from sabir import (
@@ -31,6 +33,9 @@ from sabir import (
     system,
     user,
 )
+from sabir.deltas import Close, Finish, Head, Open
+from sabir.deltas import Text as TextDelta
+from sabir.providers import PROVIDERS
 from sabir.testing import Scripted
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
@@ -128,6 +133,53 @@ async def test_stop_is_a_text_or_several(surface):
 
 
 @pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("video", "files=[sabir.video(…)]"),
+        ("reasoning_effort", "thinking="),
+        ("max_completion_tokens", "max_tokens="),
+        ("response_format", "schema="),
+        ("stop_sequences", "stop="),
+    ],
+)
+async def test_what_others_call_an_option_leads_to_it(surface, wrong, meant):
+    client = surface.client(Scripted())
+    with pytest.raises(ConfigurationError, match=re.escape(f"unknown option '{wrong}'; did you mean {meant}?")):
+        await client.ask("?", **{wrong: 1})
+
+
+def test_what_only_some_servers_take_is_led_to_extra():
+    with pytest.raises(
+        ConfigurationError, match=r"there are: api_key, .*; .* goes in extra=\{'keep_alive': …\}, as it is"
+    ):
+        sabir.Client(Scripted(), keep_alive="10m")
+    with pytest.raises(ConfigurationError, match=r"did you mean extra=\{'options': \{'num_ctx': …\}\}"):
+        sabir.Client(Scripted(), num_ctx=8192)
+    with pytest.raises(ConfigurationError, match=r"did you mean max_attempts=\?"):
+        sabir.Client(Scripted(), max_retries=5)
+    with pytest.raises(
+        ConfigurationError, match=r"images is an option of a call, not of the client: ask\(…, images=…\)"
+    ):
+        sabir.Client(Scripted(), images=[])
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"cache": "2h"}, "cache is one of True, False, '5m', '1h', not '2h'"),
+        ({"cache": 5}, "cache is one of True, False, '5m', '1h', not 5"),
+        ({"logprobs": "yes"}, "logprobs is one of True, False, not 'yes'"),
+        ({"schema_mode": "strict"}, "schema_mode is one of native, grammar, tool, json, prompt, not 'strict'"),
+        ({"thinking": "max"}, "thinking is False, True, one of 'minimal', 'low', 'medium', 'high', or"),
+    ],
+    ids=str,
+)
+async def test_an_option_of_a_few_values_names_them(surface, option, words):
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        await surface.client(Scripted()).ask("?", **option)
+
+
+@pytest.mark.parametrize(
     ("wrong", "near"),
     [("temprature", "temperature"), ("max_token", "max_tokens"), ("modle", "model"), ("tool", "tools"), ("xyz", None)],
 )
@@ -173,18 +225,125 @@ async def test_an_unknown_setting_names_the_nearest(surface, wrong):
         ("logprobs", "yes"),
         ("parallel_tool_calls", "no"),
         ("tool_choice", 5),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("top_p", 1.1),
+        ("top_p", -1),
+        ("top_k", -1),
+        ("min_p", 2),
+        ("max_tokens", 0),
+        ("max_tokens", -5),
+        ("repetition_penalty", -1),
+        ("top_logprobs", -1),
+        ("n", 0),
+        ("thinking", -1),
+        ("thinking", "max"),
+        ("headers", {"Content-Length": "5"}),
+        ("headers", {"transfer-encoding": "chunked"}),
+        ("headers", {"x-a": "1", "X-A": "2"}),
+        ("headers", {"x a": "1"}),
+        ("headers", {"x-a": "1\r\nx-b: 2"}),
     ],
     ids=lambda value: str(value),
 )
-async def test_an_option_of_a_wrong_type_is_refused_by_name(surface, name, value):
+async def test_an_option_of_a_wrong_value_is_refused_by_name(surface, name, value):
     engine = Scripted()
-    with pytest.raises(ConfigurationError, match=name):
+    words = "header" if name == "headers" else name
+    with pytest.raises(ConfigurationError, match=words):
         await surface.client(engine).ask("?", **{name: value})
-    with pytest.raises(ConfigurationError, match=name):
+    with pytest.raises(ConfigurationError, match=words):
         surface.client(engine, **{name: value})
-    with pytest.raises(ConfigurationError, match=name):
+    with pytest.raises(ConfigurationError, match=words):
         surface.client(engine).chat(**{name: value})
     assert engine.requests == []
+
+
+async def test_how_much_to_think_is_said_with_what_there_is(surface):
+    with pytest.raises(ConfigurationError, match=r"'minimal', 'low', 'medium', 'high', or the most tokens.*not 'max'"):
+        await surface.client(Scripted()).ask("?", thinking="max")
+
+
+@pytest.mark.parametrize(
+    "model", ["anthropic:claude-sonnet-4-6", "openai:gpt-4o", "cohere:command-a-reasoning-08-2025"]
+)
+async def test_no_tokens_to_think_are_no_thinking(surface, model):
+    client = surface.client(model, api_key="sk-made-up")
+    assert client.explain("?", thinking=0) == client.explain("?", thinking=False)
+
+
+# By option: a value that is what happens anyway, and one that is not.
+MEANT = {
+    "n": (1, 2),
+    "logprobs": (False, True),
+    "documents": ([], ["It rained."]),
+    "frequency_penalty": (0, 0.5),
+    "presence_penalty": (0.0, 0.5),
+    "repetition_penalty": (1, 1.1),
+    "min_p": (0, 0.1),
+    "parallel_tool_calls": (True, False),
+}
+
+
+@pytest.mark.parametrize("model", ["anthropic:m", "gemini:m", "cohere:m", "mistral:m", "openai-responses:m"])
+@pytest.mark.parametrize("option", MEANT)
+async def test_a_wish_that_is_met_by_nothing_is_not_said_to_be_unmet(surface, model, option):
+    client = surface.client(model, api_key="sk-made-up")
+    met, unmet = MEANT[option]
+    told = [notice.subject for notice in client.explain("?", tools=[double], **{option: met}).notices]
+    assert option not in told
+    shown, nothing = client.explain("?", tools=[double], **{option: unmet}), client.explain("?", tools=[double])
+    assert shown.body != nothing.body or option in [notice.subject for notice in shown.notices]
+
+
+@pytest.mark.parametrize("model", ["anthropic:m", "openai-chat:m", "gemini:m", "mistral:m", "ollama:m"])
+async def test_without_tools_there_is_nothing_to_choose(surface, model):
+    client = surface.client(model, **({} if model == "ollama:m" else {"api_key": "sk-made-up"}))
+    nothing = client.explain("?")
+    for moot in ({"tool_choice": "none"}, {"tool_choice": "auto", "parallel_tool_calls": False}):
+        shown = client.explain("?", **moot)
+        assert (shown.body, shown.notices) == (nothing.body, nothing.notices)
+    shown = client.explain("?", tool_choice="required")
+    assert shown.body == nothing.body
+    assert [(it.kind, it.subject) for it in shown.notices if it not in nothing.notices] == [
+        ("unsupported", "tool_choice")
+    ]
+
+
+async def test_tools_that_only_the_provider_knows_can_be_chosen(surface):
+    shown = surface.client("openai-chat:m", api_key="sk-made-up").explain(
+        "?", tool_choice="required", extra={"tools": [{"type": "web_search"}]}
+    )
+    assert (shown.body["tool_choice"], shown.notices) == ("required", ())
+
+
+async def test_the_likeliest_tokens_are_asked_for_with_their_probabilities(surface):
+    client = surface.client("openai-chat:m", api_key="sk-made-up")
+    assert client.explain("?", top_logprobs=3).body["logprobs"] is True
+    shown = client.explain("?", top_logprobs=3, logprobs=False)
+    assert "top_logprobs" not in shown.body
+    assert [notice.subject for notice in shown.notices] == ["top_logprobs"]
+
+
+async def test_a_header_is_sent_once_and_as_it_is_given_but_for_the_key(surface):
+    with ChatServer() as server:
+        client = surface.client("openai-chat:m", base_url=server.url, api_key="sk-made-up")
+        given = {
+            "Content-Type": "application/json; charset=utf-8",
+            "User-Agent": "mine",
+            "Authorization": "Bearer mine",
+        }
+        shown = client.explain("?", headers=given)
+        assert {name.lower(): value for name, value in shown.headers.items()} == {
+            "content-type": given["Content-Type"],
+            "user-agent": "mine",
+            "authorization": "…",
+        }
+        with pytest.warns(SabirWarning, match="the header Authorization was not sent: .*pass api_key= instead"):
+            response = await client.ask("?", headers=given)
+    assert [notice.subject for notice in response.warnings] == ["headers"]
+    (asked,) = server.asked
+    assert asked.headers["content-type"] == given["Content-Type"]
+    assert asked.headers["authorization"] == "Bearer sk-made-up"
 
 
 @pytest.mark.parametrize("value", [1, 0.5, 2])
@@ -233,8 +392,18 @@ async def test_a_client_without_a_model_is_refused(surface, models):
     ("model", "words"),
     [
         ("opnai:gpt-4o", "did you mean 'openai'"),
-        ("zzzzzz:x", "unknown provider 'zzzzzz'.*there are: .*openai"),
-        ("gpt-4o", "names no provider: write it as 'provider:model', e.g. 'openai:gpt-4o'"),
+        (
+            "zzzzzz:x",
+            "unknown provider 'zzzzzz'.* as in 'ollama:zzzzzz:x', .*'openai-compat:<model id>@http://host/v1'",
+        ),
+        ("llama3.2:1b", "unknown provider 'llama3.2'.* as in 'ollama:llama3.2:1b'"),
+        ("OpenAI:gpt-4o", "unknown provider 'OpenAI'.*; did you mean 'openai'"),
+        ("claude:x", "unknown provider 'claude'.*; did you mean 'anthropic'"),
+        ("nvidia_nim:x", "unknown provider 'nvidia_nim'.*; did you mean 'nvidia'"),
+        ("gpt-4o", "names no provider: write it as 'provider:model', as in 'openai:gpt-4o'$"),
+        ("claude-sonnet-4-6", "names no provider: .*, as in 'anthropic:claude-sonnet-4-6'$"),
+        ("claude", "names no provider: .*, as in 'anthropic:<model id>'$"),
+        ("no-such-model", "names no provider: .*, as in 'openai:gpt-4o-mini'$"),
         ("openai", "names no model|names no provider"),
         ("openai:", "names no model: write 'openai:<model id>'"),
         ("", "named by a string like"),
@@ -353,6 +522,11 @@ async def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(surf
         ({"role": "user", "content": "x", "name": "y"}, "a message is"),
         (iter(["x"]), "a prompt is a text"),
         ({"x"}, "not set"),
+        ("", "there is nothing to ask: the prompt is blank"),
+        (" \n", "the prompt is blank"),
+        ([user("x"), user(" ")], "the prompt is blank"),
+        ([user("x"), system("y"), user()], "the prompt is blank"),
+        (system("x"), "only a system message; add a user's"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -390,6 +564,8 @@ async def test_a_prompt_that_is_none_is_refused_with_what_to_write(surface, prom
         ({"tools": [double, double]}, ConfigurationError, "two tools are named 'double'"),
         ({"tools": [lambda: 1]}, ConfigurationError, "no name for a tool"),
         ({"tools": [ToolSpec("a b")]}, ConfigurationError, "no name for a tool"),
+        ({"tools": [ToolSpec("a", "", True)]}, ConfigurationError, "of the tool 'a' are a JSON Schema of an object"),
+        ({"tools": [ToolSpec("a", "", {"type": "string"})]}, ConfigurationError, "are a JSON Schema of an object"),
         ({"max_tool_rounds": -1}, ConfigurationError, "max_tool_rounds is a whole number of at least 0"),
         ({"max_tool_rounds": 1.5}, ConfigurationError, "max_tool_rounds is a whole number"),
         ({"max_tool_rounds": True}, ConfigurationError, "max_tool_rounds is a whole number"),
@@ -526,8 +702,8 @@ async def test_what_a_model_is_said_to_be_able_to_do_is_checked(surface):
             await unable.ask("?", images=[PNG])
         with pytest.raises(UnsupportedError, match="cannot run tools"):
             await unable.ask("?", tools=[double])
-        with pytest.raises(UnsupportedError, match="cannot keep to a schema"):
-            await able.ask("?", schema={"type": "object"})
+        with pytest.raises(UnsupportedError, match="no schema_mode='native' for this call"):
+            await able.ask("?", schema={"type": "object"}, schema_mode="native")
     assert len(server.asked) == 1
 
 
@@ -815,6 +991,8 @@ async def test_ask_and_stream_over_http_give_the_same_response(surface):
         ("openai:gpt-5-chat-latest", "/v1/chat/completions"),
         ("openai:gpt-5-mini", "/v1/responses"),
         ("openai:o3", "/v1/responses"),
+        ("openai:ft:o4-mini-2025-04-16:acme::1", "/v1/responses"),
+        ("openai:ft:gpt-4o-2024-08-06:acme::1", "/v1/chat/completions"),
         ("openai-chat:o3", "/v1/chat/completions"),
         ("openai-responses:gpt-4o-mini", "/v1/responses"),
         ("openai:o3@https://api.openai.com/v1", "/v1/chat/completions"),
@@ -825,6 +1003,19 @@ def test_openai_is_spoken_to_in_the_dialect_in_which_reasoning_is_not_lost(model
         assert client.explain("Hi").url == f"https://api.openai.com{path}"
         # A bare id is looked at by itself.
         assert client.explain("Hi", model="gpt-4o").url.endswith("responses") == model.startswith("openai-responses")
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [("ollama:m", "application/x-ndjson"), ("bedrock:m", "application/vnd.amazon.eventstream")]
+)
+async def test_a_stream_that_was_asked_for_past_us_is_read_as_one(surface, model, kind):
+    dialect = PROVIDERS[model.partition(":")[0]].dialect
+    encoder = dialect.encoder()
+    said = (Head("1", "m"), Open(0, "text"), TextDelta(0, "Hello"), Close(0), Finish("stop"))
+    stream = b"".join(map(encoder.feed, said)) + encoder.close()
+    with Server(whole(stream, f"Content-Type: {kind}")) as server:
+        client = surface.client(f"{model}@{server.url}", api_key="k", extra={"stream": True})
+        assert (await client.ask("?")).text == "Hello"
 
 
 async def test_a_setting_of_the_client_is_no_option_of_a_call_and_says_so(surface):

@@ -175,7 +175,8 @@ def test_an_option_is_sent_in_coheres_words_or_reported(asked, sent):
 def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert set(verdicts) >= set(Options.__annotations__) | {"schema"}
-    assert set(Options.__annotations__) - {"headers"} <= {name for asked, _ in OPTIONS for name in asked}
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    assert set(Options.__annotations__) - {"headers", "cache"} <= {name for asked, _ in OPTIONS for name in asked}
     for asked, sent in OPTIONS:
         for name in asked.keys() & verdicts.keys():
             assert isinstance(verdicts[name], Unsupported) == (sent is None)
@@ -198,12 +199,17 @@ def test_what_has_no_word_is_approximated_or_left_out(asked, sent, noticed):
     assert (body, kinds(notices)) == (plain(**sent), [noticed])
 
 
-@pytest.mark.parametrize("beside", [{"tools": (TOOL,)}, {"documents": ("a",)}])
-def test_a_schema_beside_tools_or_documents_is_asked_for_in_the_prompt(beside):
-    body, notices = encoded(schema=OutputSchema("x", OBJECT), **beside)
-    assert "response_format" not in body
-    assert json.dumps(OBJECT, separators=(",", ":")) in body["messages"][0]["content"][0]["text"]
-    assert kinds(notices) == [("emulated", "schema")]
+@pytest.mark.parametrize(
+    ("beside", "modes"),
+    [
+        ({}, ("native", "tool", "prompt")),
+        ({"tools": (TOOL,)}, ("tool", "prompt")),
+        ({"documents": ("a",)}, ("prompt",)),
+    ],
+)
+def test_a_schema_beside_tools_or_documents_takes_another_way(beside, modes):
+    request = Request(model="m", messages=(user("hi"),), schema=OutputSchema("x", OBJECT), **beside)
+    assert Cohere().schema_modes(request) == modes
 
 
 CITED = {"start": 0, "end": 2, "text": "so", "sources": [{"type": "tool", "id": "t1:0"}], "type": "TEXT_CONTENT"}
@@ -236,7 +242,7 @@ MESSAGES = [
     (
         assistant(
             Thinking(text="hm", state=ProviderState(NAME, {"set": {"type": "thinking"}})),
-            TextPart(text="so", notes=(CITED, {"type": "url"})),
+            TextPart(text="so", notes=(CITED, {"logprob": {}})),
         ),
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, text("so")], "citations": [CITED]},
     ),
@@ -277,6 +283,9 @@ def test_a_message_is_sent_part_by_part(message, wire):
         (assistant(ServerItem(kind="search", state=FOREIGN)), ("dropped", "ServerItem")),
         (assistant(Refusal(text="No.")), ("emulated", "Refusal")),
         (assistant("a", Image(data=b"\0")), ("dropped", "Image")),
+        (assistant("a", File(data=b"\0")), ("dropped", "File")),
+        (assistant("a", Audio(data=b"\0")), ("dropped", "Audio")),
+        (assistant(TextPart(text="a", notes=({"type": "url_citation"},))), ("dropped", "citations")),
         (Message("user", (TextPart(text="x"),), name="Ann"), ("dropped", "name")),
         (user(TextPart(text="x", state=FOREIGN)), ("dropped", "part")),
     ],
@@ -285,16 +294,19 @@ def test_what_has_no_place_is_left_out_or_said_otherwise_and_reported(message, n
     assert noticed in kinds(encoded((*HELLO, message))[1])
 
 
+def test_an_image_that_a_tool_gave_is_left_out_and_the_model_is_told_so():
+    result = ToolResult(call_id="1", name="f", content=(TextPart(text="seen"), Image(data=b"\0")))
+    body, notices = encoded((Message("tool", (result,)),))
+    assert body["messages"] == [{"role": "tool", "tool_call_id": "1", "content": "seen(an image that cannot be shown)"}]
+    assert kinds(notices) == [("dropped", "Image")]
+
+
 @pytest.mark.parametrize(
     ("message", "remedy"),
     [
         (user(File(data=b"\0")), "reads no File"),
         (user(Audio(data=b"\0")), "reads no Audio"),
-        (user(Thinking(text="hm")), "no place for a Thinking part"),
-        (
-            Message("tool", (ToolResult(call_id="1", name="f", content=(Image(data=b"\0"),)),)),
-            "let the tool describe it",
-        ),
+        (user(Thinking(text="hm")), "no place for thinking in a message of the role 'user'; only a model makes it"),
     ],
 )
 def test_what_cannot_be_sent_is_an_error_before_anything_is(message, remedy):
@@ -637,8 +649,7 @@ citation = st.one_of(
     objects,
 )
 call = an(
-    {"function": an({"name": words}, arguments=st.sampled_from(["", "{}", '{"a": 1}', "{", "null"]))},
-    id=words,
+    {"function": an({"name": words}, arguments=st.sampled_from(["", "{}", '{"a": 1}', "{", "null"])), "id": words},
     type=st.just("function"),
 )
 spoken = {
@@ -651,7 +662,7 @@ document = an({"type": st.just("document"), "document": an({"data": objects}, id
 messages = st.one_of(
     an({"role": st.sampled_from(["user", "system"]), "content": texts | st.lists(shown, max_size=3)}),
     an({"role": st.just("assistant")}, **{**spoken, "content": texts | spoken["content"]}),
-    an({"role": st.just("tool")}, content=texts | st.lists(block | document, max_size=2), tool_call_id=words),
+    an({"role": st.just("tool"), "tool_call_id": words}, content=texts | st.lists(block | document, max_size=2)),
 )
 tools = an({"function": an({"name": words}, parameters=objects, description=texts)}, type=st.just("function"))
 bodies = an(

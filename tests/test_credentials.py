@@ -23,11 +23,18 @@ from sabir import (
     ConfigurationError,
     FirstToken,
     Hook,
+    NotFoundError,
+    PermissionDeniedError,
+    Provider,
     SabirError,
+    SabirWarning,
     ServerError,
     ToolCall,
+    providers,
+    register_provider,
 )
 from sabir.requests import HttpRequest
+from sabir.rows import ROWS
 from sabir.testing import VirtualClock
 
 SECRET = "sk-made-up-7f3a9c51"
@@ -42,7 +49,38 @@ def keys_sent(server: ChatServer) -> list[str | None]:
     return [asked.headers.get("authorization") for asked in server.asked]
 
 
-# To whom
+# To whom, and from where
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_error_about_the_key_says_which_was_sent(surface, monkeypatch, tmp_path, status):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(providers, "PROVIDERS", dict(providers.PROVIDERS))
+    with ChatServer(lambda _: (status, {"error": {"message": "who are you"}})) as server:
+        register_provider(Provider("mine", url=server.url, key=("KEY_OF_MINE", "OTHER_KEY_OF_MINE")))
+
+        async def told(model: str, **settings: Any) -> str:
+            with pytest.raises(AuthenticationError if status == 401 else PermissionDeniedError) as caught:
+                await surface.client(model, **settings).ask("?")
+            assert SECRET not in str(caught.value)
+            return str(caught.value).removeprefix(f"who are you (HTTP {status}); ")
+
+        (tmp_path / ".env").write_text(f"KEY_OF_MINE={SECRET}")
+        assert await told("mine:m") == "what proves who asks is the key of KEY_OF_MINE, in .env"
+        monkeypatch.setenv("OTHER_KEY_OF_MINE", SECRET)
+        assert await told("mine:m") == "what proves who asks is the key of OTHER_KEY_OF_MINE"
+        assert await told("mine:m", api_key=SECRET) == "what proves who asks is the key of api_key="
+        by_function = "what proves who asks is what the function given as api_key= returned"
+        assert await told("mine:m", api_key=lambda: SECRET) == by_function
+        assert await told(f"vllm:m@{server.url}") == "nothing was sent to prove who asks: pass api_key="
+
+
+async def test_an_address_that_is_not_there_is_named(surface):
+    with ChatServer(lambda _: (404, {"detail": "Not Found"})) as server:
+        with pytest.raises(NotFoundError) as caught:
+            await surface.client(f"openai-compat:m@{server.url}/v2").ask("?")
+        asked = f"{server.url}/v2/chat/completions"
+    assert str(caught.value) == f"Not Found (HTTP 404); asked was {asked}: check base_url and the model's id"
 
 
 async def test_a_given_key_goes_to_the_given_address(surface, monkeypatch):
@@ -129,7 +167,8 @@ async def test_a_redirect_is_not_followed_with_the_key(surface):
 async def test_a_header_of_the_caller_does_not_take_the_place_of_the_key(surface):
     with ChatServer() as server:
         client = surface.client(f"openai:x@{server.url}", api_key=SECRET)
-        await client.ask("?", headers={"Authorization": "Bearer other", "X-Mine": "1", "User-Agent": "me/1"})
+        with pytest.warns(SabirWarning, match="the header Authorization was not sent"):
+            await client.ask("?", headers={"Authorization": "Bearer other", "X-Mine": "1", "User-Agent": "me/1"})
         keyless = surface.client(f"vllm:x@{server.url}")
         await keyless.ask("?", headers={"Authorization": "Bearer mine"})
     assert keys_sent(server) == [f"Bearer {SECRET}", "Bearer mine"]
@@ -415,6 +454,22 @@ async def test_a_function_that_gives_no_token_is_an_error_before_anything_is_sen
     with ChatServer() as server, pytest.raises(ConfigurationError, match=objection):
         await surface.client(f"openai:x@{server.url}", api_key=give).ask("?")
     assert server.asked == []
+
+
+REMOTE = [row for row in ROWS if row.engine is None]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+@pytest.mark.parametrize("row", REMOTE, ids=lambda row: row.name)
+async def test_every_provider_takes_a_function_that_gives_tokens(surface, row, is_async, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    give, _ = tokens(is_async)
+    with ChatServer(lambda body: (401, {"error": {"message": "who are you"}})) as server:
+        client = surface.client(f"{row.name}:m", base_url=server.url, api_key=give, on_unsupported="ignore")
+        with pytest.raises(AuthenticationError):
+            await (client.ask("?") if row.has_chat else client.embed("?"))
+    header = row.token_header or row.key_header
+    assert server.asked[0].headers[header] == f"{'Bearer ' * (header == 'authorization')}{SECRET}-0"
 
 
 async def test_a_functions_token_goes_to_its_own_server_only(surface, monkeypatch):

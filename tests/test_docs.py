@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -13,22 +14,40 @@ from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
+from warnings import catch_warnings
 
 import pytest
+from batch_server import KEY as BATCH_KEY
+from batch_server import KINDS, BatchServer
 from fakes import ChatServer
 from hypothesis import example, given
 from hypothesis import strategies as st
+from llamas import skip_without_llama
 from servers import Answer, Call, Server, chunked, whole
+from studio import KEY as STUDIO_KEY
+from studio import Studio
 
 import sabir
 from sabir import deltas, providers
 from sabir.dialects import Dialect, Unsupported, response_of
+from sabir.dialects.media_formats import Drawn, ImageAnswer, Said, Sound, SpeechAnswer, TranscriptAnswer
+from sabir.dialects.openai_images import OpenAIImages
+from sabir.dialects.openai_speech import OpenAISpeech
+from sabir.dialects.openai_transcripts import OpenAITranscripts
+from sabir.dialects.waves import wav
+from sabir.engines.llama_cpp import LlamaCpp, pico_path
 from sabir.requests import Options, OutputSchema, Request, ToolSpec
 from sabir.usage import Usage
 
 DOCS = Path(__file__).parent.parent / "docs"
 PROVIDER, DIALECT, EXTEND = DOCS / "add-a-provider.md", DOCS / "add-a-dialect.md", DOCS / "extend.md"
+CLOUDS = DOCS / "clouds.md"
+BATCHES, MEDIA = DOCS / "batches.md", DOCS / "media.md"
+STRUCTURED = DOCS / "structured-output.md"
+OPTIONS = DOCS / "options.md"
+CACHING = DOCS / "prompt-caching.md"
+RELIABILITY = DOCS / "reliability.md"
 OUT_OF_TREE = Path(__file__).parent / "outoftree"
 KEY = "key-of-the-environment"
 MOST_LINES = 150
@@ -56,7 +75,9 @@ def own_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_page_with_code_is_run_here():
-    assert {page for page in DOCS.glob("*.md") if snippets(page)} == {PROVIDER, DIALECT, EXTEND}
+    assert {page for page in DOCS.glob("*.md") if snippets(page)} == {
+        *(PROVIDER, DIALECT, EXTEND, CLOUDS, BATCHES, MEDIA, STRUCTURED, CACHING, OPTIONS, RELIABILITY)
+    }
 
 
 def test_every_page_is_in_the_readme():
@@ -112,6 +133,121 @@ def test_what_the_page_adds_to_a_client_works_as_it_says(tmp_path, capsys):
 def test_the_page_shows_the_files_that_are_tested(file):
     """Their tests are in test_out_of_tree.py; one that is too long for the page is named there."""
     assert file.read_text("utf-8") in snippets(EXTEND) or f"`tests/outoftree/{file.name}`" in EXTEND.read_text("utf-8")
+
+
+# reliability.md
+
+
+def test_an_answer_is_recovered_as_the_page_says(tmp_path, capsys):
+    (code,) = snippets(RELIABILITY)
+    with ChatServer(lambda body: "One two three four five") as server:
+        run(code.replace("http://localhost:8000/v1", server.url), tmp_path, capsys)
+        assert len(server.asked) == 2
+
+
+# batches.md
+
+
+def test_a_batch_is_submitted_and_read_as_the_page_says(tmp_path, capsys):
+    skip_without_llama()
+    (code,) = snippets(BATCHES)
+    engine = LlamaCpp(pico_path(), providers.PROVIDERS["pico"].dialect, name="pico")
+    with BatchServer(KINDS["openai"], engine).serving() as server:
+        client = f'sabir.Client("openai:gpt-4o-mini", base_url="{server.url}", api_key="{BATCH_KEY}")'
+        told = 'sabir.Client("openai:gpt-4o-mini")'
+        assert told in code
+        run(code.replace(told, client), tmp_path, capsys)
+    engine.close()
+
+
+# structured-output.md
+
+
+def test_answers_fit_a_schema_as_the_page_says(tmp_path, capsys):
+    skip_without_llama()
+    run("\n".join(snippets(STRUCTURED)), tmp_path, capsys)
+
+
+# prompt-caching.md
+
+
+def test_prompts_are_kept_as_the_page_says(tmp_path, capsys):
+    skip_without_llama()
+    run("\n".join(snippets(CACHING)), tmp_path, capsys)
+
+
+# options.md
+
+
+def test_options_do_what_the_page_says(tmp_path, capsys):
+    skip_without_llama()
+    with catch_warnings():
+        run("\n".join(snippets(OPTIONS)), tmp_path, capsys)
+
+
+def test_the_page_names_every_option_and_every_end_of_an_answer():
+    rows = re.findall(r"^\| (`.*?) \|", OPTIONS.read_text("utf-8"), re.M)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert {*sabir.Settings.__annotations__, *sabir.Call.__annotations__, *get_args(deltas.FinishReason)} <= named
+
+
+def test_what_a_public_docstring_names_is_public():
+    rooms = (DOCS.parent / "src" / "sabir").rglob("*.py")
+    classes = {name for room in rooms for name in re.findall(r"^class (\w+)", room.read_text("utf-8"), re.M)}
+    # Named together with the modules that they are in.
+    classes -= {"Aws", "Google", "Azure"}
+    for name in sabir.__all__:
+        value = getattr(sabir, name)
+        members = inspect.getmembers(value) if inspect.isclass(value) else ()
+        docs = [inspect.getdoc(each) or "" for each in (value, *(each for at, each in members if at[0] != "_"))]
+        named = set(re.findall(r"`(\w+)`", " ".join(docs))) & classes
+        assert named <= set(sabir.__all__), name
+
+
+# media.md
+
+
+def test_pictures_and_sounds_are_made_as_the_page_says(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    cat, words = sabir.image(sabir.Pixels(1, 1, b"..!")), "All hands on deck!"
+    sound = sabir.Audio(data=wav(bytes(100), 24_000), media_type="audio/wav")
+    halves = (Sound(sound.data[:50]), Sound(sound.data[50:]))
+    with Studio(OpenAIImages(edits="json"), OpenAISpeech(), OpenAITranscripts()) as studio:
+        drawn = ImageAnswer(images=(cat,), usage=Usage(input=14, output=272))
+        studio.told = {
+            "openai_images": (drawn, (Drawn(cat), Drawn(cat), Drawn(cat, is_final=True))),
+            "openai_speech": (SpeechAnswer(audio=sound), halves),
+            "openai_transcripts": (TranscriptAnswer(text=words), (Said("All hands"), Said(" on deck!"))),
+        }
+        code = "\n".join(snippets(MEDIA))
+        client = f'sabir.Client("openai:gpt-image-2", base_url="{studio.url}", api_key="{STUDIO_KEY}")'
+        told = 'sabir.Client("openai:gpt-image-2")'
+        assert told in code
+        run(code.replace(told, client), tmp_path, capsys)
+    assert {asked.model for asked in studio.asked} == {"gpt-image-2", "gpt-4o-mini-tts", "gpt-4o-transcribe"}
+
+
+# clouds.md
+
+
+def test_clouds_are_asked_as_the_page_says(monkeypatch, tmp_path, capsys):
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://me.openai.azure.com")
+    with ChatServer() as server:
+        run("\n".join(snippets(CLOUDS)).replace("http://localhost:8000/v1", server.url), tmp_path, capsys)
+    assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer token-of-the-vault"] * 2
+
+
+def test_the_page_names_every_variable_that_is_looked_at():
+    variable = re.compile(r'"((?:AWS|AZURE|GOOGLE|GCE|IDENTITY|MSI|IMDS|NO_GCE|CLOUDSDK)_[A-Z_0-9]+)"(?!:)')
+    rooms = (DOCS.parent / "src" / "sabir" / "clouds").glob("*.py")
+    read = {name for room in rooms for name in variable.findall(room.read_text("utf-8"))}
+    assert len(read) > 40
+    assert [name for name in sorted(read) if name not in CLOUDS.read_text("utf-8")] == []
 
 
 # add-a-dialect.md: the file
@@ -491,9 +627,8 @@ async def test_a_stream_that_is_cut_off_is_no_answer(surface, row, dialect):
 
 async def test_what_the_format_lacks_is_told(surface, row):
     client = surface.client("parley:echo-1")
-    with pytest.warns(sabir.SabirWarning, match="schema was not sent"):
-        response = await client.ask('{"a": 1}', schema={"type": "object", "required": ["a"]})
-    assert response.parsed == {"a": 1}
+    response = await client.ask('{"a": 1}', schema={"type": "object", "required": ["a"]})
+    assert (response.parsed, response.schema_mode) == ({"a": 1}, "prompt")
     with pytest.raises(sabir.UnsupportedError, match="seed was not sent"):
         await surface.client("parley:echo-1", on_unsupported="raise").ask("?", seed=1)
     image = "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n").decode()

@@ -276,8 +276,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(pico):
         ({"extra": {"messages": "x"}}, "array"),
         ({"extra": {"tools": "x"}}, "tools"),
         ({"extra": {"temperature": "x"}}, "temperature"),
-        ({"schema": OutputSchema(name="odd", json={"type": "nonsense"})}, "nonsense"),
-        ({"max_tokens": -5}, "max_tokens"),
+        ({"extra": {"max_tokens": -5}}, "max_tokens"),
     ],
 )
 def test_what_llama_cpp_refuses_is_a_bad_request_in_its_words(pico, options, reason):

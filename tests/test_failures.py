@@ -28,6 +28,7 @@ def error(message="no", **fields):
     return json.dumps({"error": {"message": message, **fields}}).encode()
 
 
+FLAWS = json.dumps({"detail": [{"loc": ["body", i], "msg": "no"} for i in range(1, 9)]}).encode()
 PAGE = b"""<!DOCTYPE html><html><head><style>body {x: y}</style><title>Bad gateway</title></head>
 <body><script>var x;</script><h1>502</h1> nginx</body></html>"""
 
@@ -51,6 +52,13 @@ PAGE = b"""<!DOCTYPE html><html><head><style>body {x: y}</style><title>Bad gatew
         (422, b'{"detail": [{"loc": ["body"], "msg": "field required"}]}', BadRequestError, None, "field required"),
         (429, error("slow", type="tokens", code="rate_limit_exceeded"), RateLimitError, "rate_limit_exceeded", "slow"),
         (500, error("oops", type="server_error"), ServerError, "server_error", "oops"),
+        (
+            500,
+            error("1 validation error:\n  {'loc': ('body', 'temperature')}", type="internal_server_error"),
+            BadRequestError,
+            "internal_server_error",
+            "temperature",
+        ),
         (502, b"", ServerError, None, "no reason"),
         (503, error("busy"), OverloadedError, None, "busy"),
         (529, error("busy", type="overloaded_error"), OverloadedError, "overloaded_error", "busy"),
@@ -74,6 +82,16 @@ PAGE = b"""<!DOCTYPE html><html><head><style>body {x: y}</style><title>Bad gatew
         (400, b'{"code": 400, "message": "too hot", "type": "Bad Request"}', BadRequestError, "Bad Request", "too hot"),
         (400, b'{"object": "error", "message": "m", "type": "t", "code": null}', BadRequestError, "t", "m"),
         (404, b'{"detail": "Not Found"}', NotFoundError, None, "Not Found"),
+        (
+            422,
+            b'{"detail": [{"loc": ["body", "n"], "msg": "Field required", "type": "missing"}, {"msg": "too hot"}, {}]}',
+            BadRequestError,
+            None,
+            "body.n: Field required; too hot (HTTP 422)",
+        ),
+        (422, FLAWS, BadRequestError, None, "body.4: no; body.5: no and 3 more (HTTP 422)"),
+        (422, b'{"message": {"detail": [{"loc": [], "msg": "no"}]}}', BadRequestError, None, "no (HTTP 422)"),
+        (400, b'{"detail": [5, null]}', BadRequestError, None, '{"detail": [5, null]} (HTTP 400)'),
         (400, b'[{"error": {"message": "in a list", "code": 400}}]', BadRequestError, "400", "in a list"),
         (400, b"[]", BadRequestError, None, "[]"),
         (400, b'{"error": {"message": {"deep": 1}, "code": {"no": "code"}}}', BadRequestError, None, "deep"),

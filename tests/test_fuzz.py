@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from sabir.errors import SabirError
 from sabir.testing.replay import DIALECTS
 
-# The bound on what a decoder holds, as a multiple of what it was given; and what may be held however little came.
+# The bounds on what a decoder takes for a KB, in µs of CPU, and on what it holds, as a multiple of what it was given;
+# and what may be held however little came.
+MOST_MICROSECONDS = 50
 MOST = 10
 SMALL = 128 << 10
 SIZE = 96 << 10
@@ -95,7 +97,7 @@ def test_changed_frames_raise_only_errors_of_the_family(name, data, splices, cut
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_decoder_holds_no_more_than_ten_times_what_it_is_given(name):
-    for what, data in hostile.grown(name, SIZE):
+    for what, data in (*hostile.unfit(name, SIZE), *hostile.grown(name, SIZE)):
         decoder = DIALECTS[name].decoder()
         tracemalloc.start()
         with suppress(SabirError):
@@ -105,6 +107,17 @@ def test_a_decoder_holds_no_more_than_ten_times_what_it_is_given(name):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak <= MOST * len(data) + SMALL, f"{what}: {peak / len(data):.1f} times {len(data)} bytes"
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_kb_of_any_stream_is_decoded_within_50_microseconds(name):
+    for what, data in hostile.unfit(name, SIZE):
+        costs: list[float] = []
+        for _ in range(5):
+            began = time.process_time()
+            hostile.read_anew(DIALECTS[name].decoder, data, PIECE)
+            costs.append((time.process_time() - began) * 1e6 / (len(data) / 1024))
+        assert min(costs) <= MOST_MICROSECONDS, f"{what}: {min(costs):.0f} µs for a KB"
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,8 @@ def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert set(verdicts) == set(Options.__annotations__) | {"schema"}
     tried = {name for options, _ in CONFIG for name in options} | {"tool_choice"}
-    assert set(Options.__annotations__) - {"headers"} <= tried
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    assert set(Options.__annotations__) - {"headers", "cache"} <= tried
     for options, sent in CONFIG:
         for name in options.keys() & verdicts.keys():
             assert isinstance(verdicts[name], Unsupported) == (sent is None)
@@ -279,11 +280,13 @@ def test_a_schema_is_enforced_as_far_as_the_api_does():
     body, notices = encoded(schema=OutputSchema("answer", CITY))
     assert body == plain(generationConfig={"responseMimeType": "application/json", "responseJsonSchema": CITY})
     assert notices == []
-    strict = {"type": "object", "properties": {"pattern": {"type": "string", "pattern": "a", "minLength": 2}}}
-    body, notices = encoded(schema=OutputSchema("answer", {"anyOf": [strict]}))
-    assert body["generationConfig"]["responseJsonSchema"] == {"anyOf": [strict]}
+    loose = {"type": "object", "properties": {"pattern": {"type": "string", "pattern": "a", "minLength": 2}}}
+    body, notices = encoded(schema=OutputSchema("answer", {"anyOf": [loose]}))
+    told = {"type": "string", "description": '(pattern: "a", minLength: 2)'}
+    sent = {"type": "object", "properties": {"pattern": told}}
+    assert body["generationConfig"]["responseJsonSchema"] == {"anyOf": [sent]}
     assert kinds(notices) == [("emulated", "schema")]
-    assert "minLength, pattern" in str(notices[0])
+    assert "pattern $.pattern, minLength $.pattern" in str(notices[0])
 
 
 def test_what_stands_beside_a_reference_goes_around_it():
@@ -291,7 +294,7 @@ def test_what_stands_beside_a_reference_goes_around_it():
     shape = {
         "type": "object",
         "properties": {"at": {"$ref": "#/$defs/City", "description": "Where."}, "to": {"$ref": "#/$defs/City"}},
-        "$defs": {"City": {**city, "items": [{"$ref": "#", "title": "x"}]}},
+        "$defs": {"City": city},
     }
     around = {"anyOf": [{"$ref": "#/$defs/City"}], "description": "Where."}
     lowered = {**shape, "properties": {**shape["properties"], "at": around}}
@@ -301,16 +304,15 @@ def test_what_stands_beside_a_reference_goes_around_it():
     assert notices == []
 
 
-def test_a_schema_beside_tools_is_asked_for_where_the_model_takes_only_one_of_them():
-    asked = {"tools": (TOOL,), "schema": OutputSchema("answer", CITY)}
-    body, notices = encoded((system("Be brief."), user("hi")), model="gemini-2.5-flash", **asked)
-    assert "generationConfig" not in body
-    assert body["systemInstruction"]["parts"][0] == text("Be brief.")
-    assert json.dumps(CITY, separators=(",", ":")) in body["systemInstruction"]["parts"][1]["text"]
-    assert kinds(notices) == [("emulated", "schema")]
-    body, notices = encoded(model="gemini-3.5-flash", **asked)
-    assert body["generationConfig"]["responseJsonSchema"] == CITY
-    assert notices == []
+def test_a_schema_beside_tools_takes_another_way_where_the_model_takes_only_one_of_them():
+    for model, modes in (
+        ("gemini-2.5-flash", ("tool", "prompt")),
+        ("gemini-3.5-flash", ("native", "tool", "prompt")),
+    ):
+        request = Request(model=model, messages=(user("hi"),), tools=(TOOL,), schema=OutputSchema("answer", CITY))
+        assert Gemini().schema_modes(request) == modes
+        alone = msgspec.structs.replace(request, tools=())
+        assert Gemini().schema_modes(alone) == ("native", "tool", "prompt")
 
 
 def test_the_functions_are_declared_in_one_tool_and_the_apis_own_stand_beside_it():
@@ -778,6 +780,16 @@ def test_an_answer_and_its_stream_sum_to_the_same_and_encode_to_the_answer(name)
     for data in (sse(*chunks), array):
         for size in (1, 7, 100):
             assert decoded(data, range(size, len(data), size)) == streams[0]
+
+
+def test_an_empty_text_beside_others_is_not_sent():
+    history = (user(TextPart(text="a"), TextPart(text="")), assistant(TextPart(text="")), user(TextPart(text="")))
+    body, notices = encoded(history)
+    assert body["contents"] == [
+        {"role": "user", "parts": [text("a")]},
+        {"role": "user", "parts": [text("")]},
+    ]
+    assert notices == []
 
 
 def test_several_candidates_are_several_choices():
@@ -1706,7 +1718,7 @@ def compact(value):
     return encode_json(value).decode()
 
 
-texts = st.builds(lambda words, patch: TextPart(text=words, state=state_of(patch)), words, extras)
+texts = st.builds(lambda words, patch: TextPart(text=words, state=state_of(patch)), words.filter(bool), extras)
 thoughts = st.builds(lambda words, patch: thought(words, **patch), words, extras)
 items = st.builds(
     lambda kind, id_, value, patch: ServerItem(

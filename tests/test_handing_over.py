@@ -30,7 +30,19 @@ from servers import Server, whole
 from thoughts import CALL, MADE_UP, SECRET, SIGNATURE, chat
 
 import sabir
-from sabir import Image, Message, Refusal, Text, Thinking, ToolCall, ToolResult
+from sabir import (
+    Audio,
+    File,
+    Image,
+    Message,
+    ProviderState,
+    Refusal,
+    ServerItem,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from sabir.dialects import response_of
 from sabir.providers import parse_model
 from sabir.tools import Tool
@@ -273,6 +285,32 @@ def test_a_conversation_goes_to_any_other_and_what_that_is_not_told_is_said(make
         assert ("dropped", "Thinking") in said
     if Refusal not in {type(part) for message in request.messages for part in message.parts}:
         assert ("emulated", "Refusal") in said
+
+
+LONE = {
+    "a thought of another's": Thinking(text="hm", state=ProviderState("anthropic", {"signature": "s"}, maker="x")),
+    "a bare thought": Thinking(text="hm"),
+    "a search of another's": ServerItem(kind="search", state=ProviderState("openai_responses", {}, maker="x")),
+    "a file": File(id="file_1"),
+    "a sound": Audio(id="audio_1"),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("lone", LONE)
+def test_a_message_of_which_nothing_can_be_sent_is_left_out_and_said_to_be(lone, target):
+    part = LONE[lone]
+    history = (sabir.user("Look!"), Message("assistant", (part,)), sabir.user("And?"))
+    told = explained(target, history, "http://127.0.0.1:1")
+    JUDGES[told.dialect](told.body)
+    request = parse_model(target).provider.dialect.decode_request(json.dumps(told.body).encode())
+    assert [text for _, text in words_of(request.messages)] == ["Look!", "And?"]
+    is_named = getattr(part, "id", None) is not None and str(part.id) in json.dumps(told.body)
+    if is_named or (told.dialect == "ollama" and request.messages[1].role == "assistant"):
+        # Chat completions and Gemini can name what a model made. Ollama takes a message that says nothing.
+        return
+    assert [message.role for message in request.messages] == ["user"] * len(request.messages)
+    assert ("dropped", type(part).__name__) in {(notice.kind, notice.subject) for notice in told.notices}
 
 
 @pytest.mark.parametrize("maker", MADE_UP)

@@ -6,8 +6,9 @@ import pytest
 from servers import Server, whole
 
 import sabir
-from sabir import Message, ProviderState, Text, Thinking, ToolCall
+from sabir import Message, ProviderState, Text, Thinking, ToolCall, ToolResult
 from sabir.handover import sendable
+from sabir.providers import PROVIDERS
 
 MINE = ProviderState("d", {"signature": "abc"}, "m", "here")
 THEIRS = ProviderState("d", {"signature": "xyz"}, "m", "there")
@@ -35,7 +36,76 @@ def test_what_another_made_is_left_out_and_said_to_be():
 def test_a_call_that_never_ran_has_a_result_all_the_same():
     fit, notices = sendable((Message("assistant", (ToolCall(name="f", id="1"),)), sabir.user("And?")), "here")
     assert [message.role for message in fit] == ["assistant", "tool", "user"]
+    assert [(notice.kind, notice.subject) for notice in notices] == [("emulated", "tool_result")]
+    assert "f" in notices[0].message
+
+
+def call(call_id=None, name="f", **more):
+    return ToolCall(name=name, id=call_id, **more)
+
+
+def gave(text, call_id=None, name="f"):
+    return ToolResult(call_id=call_id, name=name, content=(Text(text=text),))
+
+
+def ids_of(history):
+    """The ids of a history's calls, and what the result of each says."""
+    calls = [part.id for message in history for part in message.tool_calls]
+    said = {part.call_id: part.text for message in history for part in message.parts if isinstance(part, ToolResult)}
+    return calls, [said.get(call_id) for call_id in calls]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "ids"),
+    [
+        # Results without ids are of the calls of their names, in order.
+        ([((call(), call(name="g")), (gave("2", name="g"), gave("1")))], ["call_0", "call_1"]),
+        ([((call(), call()), (gave("1"), gave("2")))], ["call_0", "call_1"]),
+        ([((call(),), (gave("1", name=""),))], ["call_0"]),
+        # What is given stays; what is made up is unlike any of it.
+        ([((call("call_0"), call()), (gave("1", "call_0"), gave("2")))], ["call_0", "call_1"]),
+        # Doubles are told apart, in one round and in the next.
+        ([((call("x"), call("x")), (gave("1", "x"), gave("2", "x")))], ["x", "call_0"]),
+        ([((call("0"),), (gave("1", "0"),)), ((call("0"),), (gave("2", "0"),))], ["0", "call_0"]),
+    ],
+)
+def test_every_call_has_an_id_of_its_own_and_its_result_has_it_too(rounds, ids):
+    history = [sabir.user("Hi")]
+    for calls, results in rounds:
+        history += [Message("assistant", calls), Message("tool", results)]
+    fit, notices = sendable(tuple(history), "here")
+    made, said = ids_of(fit)
+    assert made == ids
+    assert said == [str(1 + at) for at in range(len(ids))]
+    given = {part.id for calls, _ in rounds for part in calls}
+    assert {part.id for message in fit for part in message.tool_calls if part.synthetic} == set(ids) - given
     assert notices == []
+    assert sendable(fit, "here")[0] == fit
+
+
+FORMATS = ("openai-chat", "openai-responses", "anthropic", "bedrock", "mistral", "cohere", "gemini", "ollama")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_history_without_ids_is_one_that_its_reader_takes(name):
+    history = (
+        sabir.user("Hi"),
+        Message("assistant", (call(), call())),
+        Message("tool", (gave("one"), gave("two"))),
+        sabir.user("And?"),
+    )
+    with sabir.Client(f"{name}:m", api_key="k", base_url="http://127.0.0.1:1") as client:
+        told = client.explain(history)
+    request = PROVIDERS[name].dialect.decode_request(json.dumps(told.body).encode())
+    # Where a format has calls without ids, the ones that were made up for it stay out of it.
+    if name in ("gemini", "ollama"):
+        assert '"id"' not in json.dumps(told.body)
+        assert "call_id" not in json.dumps(told.body)
+        return
+    made, said = ids_of(request.messages)
+    assert None not in made
+    assert len(set(made)) == 2
+    assert said == ["one", "two"]
 
 
 def answer(**message):

@@ -267,11 +267,13 @@ def faults_in_public_names(folder: Path | None = None) -> list[str]:
 
 
 # Coloured is what must be called in one way from plain code and in another from a coroutine: a class whose objects are
-# closed, and a function that is short for one of Client's methods.
+# closed, and a function that is short for one of Client's methods. What makes a part of a message is short for none.
 COLOURED = """
 import inspect
 import sabir
 import sabir.aio as aio
+
+PARTS = {"image"}
 
 def surface(kind):
     return {name for name in dir(kind) if not name.startswith("_")}
@@ -282,7 +284,7 @@ for name in sorted({*sabir.__all__, *aio.__all__}):
         continue
     plain = getattr(sabir, name)
     coloured = (inspect.isclass(plain) and hasattr(plain, "close")) or (
-        inspect.isfunction(plain) and name in surface(sabir.Client)
+        inspect.isfunction(plain) and name in surface(sabir.Client) and name not in PARTS
     )
     if name not in aio.__all__:
         if coloured:

@@ -513,7 +513,7 @@ ANTHROPIC_BLOCKS = [
 GEMINI_BLOCKS = [
     {"text": "What is this?"},
     {"inlineData": {"mimeType": "image/png", "data": base64_of(PNG)}},
-    {"fileData": {"mimeType": "image/png", "fileUri": "https://example.org/a.jpg"}},
+    {"fileData": {"mimeType": "image/jpeg", "fileUri": "https://example.org/a.jpg"}},
     {"inlineData": {"mimeType": "audio/wav", "data": base64_of(WAV)}},
     {"inlineData": {"mimeType": "application/pdf", "data": base64_of(PDF)}},
     {"inlineData": {"mimeType": "text/csv", "data": base64_of(CSV), "displayName": "a.csv"}},
@@ -1139,10 +1139,11 @@ NOT_TAKEN = {
     "bedrock, audio": (Bedrock(), {"audio": [AIFF]}, "not audio/aiff; convert it first"),
     "bedrock, a file": (Bedrock(), {"files": [EPUB]}, r"application/pdf, .*not application/epub\+zip"),
     "bedrock, another cloud": (Bedrock(), {"files": ["gs://bucket/a.pdf"]}, "only from s3:// addresses"),
-    "ollama, audio": (Ollama(), {"audio": [WAV]}, "no place for a Audio part"),
-    "ollama, a file": (Ollama(), {"files": [PDF]}, "no place for a File part"),
+    "ollama, audio": (Ollama(), {"audio": [WAV]}, "no place for audio .*; transcribe it first"),
+    "ollama, a file": (Ollama(), {"files": [PDF]}, "no place for a file .*; put its text into the prompt"),
     "openrouter, audio": (PROVIDERS["openrouter"].dialect, {"audio": [webm(b"A_OPUS")]}, "audio/ogg, not audio/webm"),
-    "openrouter, a film": (PROVIDERS["openrouter"].dialect, {"files": [FILM]}, "not video/mp4"),
+    "openai, a film": (OpenAIChat(), {"files": [FILM]}, "not video/mp4"),
+    "llama-server, a film": (PROVIDERS["llama-server"].dialect, {"files": [FILM]}, "not video/mp4"),
     "lmstudio, an image": (PROVIDERS["lmstudio"].dialect, {"images": [SNIFFED["gif"][0]]}, "image/webp, not image/gif"),
     "openai, audio": (OpenAIChat(), {"audio": [AIFF]}, "audio/mp3, not audio/aiff; convert it first"),
 }
@@ -1153,6 +1154,67 @@ async def test_what_a_format_or_its_servers_do_not_take_is_refused_with_the_reas
     with pytest.raises(UnsupportedError, match=reason):
         await surface.client("wired:m").ask("?", **given_media)
     assert wire.bodies == []
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [PROVIDERS[name].dialect for name in ("openrouter", "vllm", "sglang", "openai-compat", "dashscope")],
+    indirect=True,
+)
+async def test_a_film_is_shown_to_the_servers_that_see_some(surface, wire):
+    await surface.client("wired:m").ask("?", files=[FILM])
+    (shown,) = wire.bodies[0]["messages"][0]["content"][1:]
+    assert shown == {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{base64_of(MP4)}"}}
+    request = wire.dialect.decode_request(json.dumps(wire.bodies[0]).encode())
+    assert request.messages[0].parts[1] == FILM
+    # And so it can be shown to another provider.
+    body, _ = Gemini().encode_request(request)
+    assert json.loads(body.body)["contents"][0]["parts"][1] == {
+        "inlineData": {"mimeType": "video/mp4", "data": base64_of(MP4)}
+    }
+
+
+@pytest.mark.parametrize("wire", [PROVIDERS["openrouter"].dialect], indirect=True)
+async def test_the_address_of_a_film_goes_to_who_fetches_it(surface, wire):
+    film = sabir.video("https://a.example/b.webm")
+    await surface.client("wired:m", fetch="never").ask("?", files=[film])
+    assert wire.bodies[0]["messages"][0]["content"][1] == {"type": "video_url", "video_url": {"url": film.url}}
+    assert wire.dialect.decode_request(json.dumps(wire.bodies[0]).encode()).messages[0].parts[1] == film
+
+
+@pytest.mark.parametrize(
+    ("part", "media_type"),
+    [
+        (Image(url="https://a.example/a.jpg?b=c.png"), "image/jpeg"),
+        (Image(url="https://a.example/a.WEBP"), "image/webp"),
+        (Image(url="https://a.example/a"), None),
+        (Image(url="https://a.example/a.mp3"), None),
+        (Audio(url="https://a.example/a.mp3"), "audio/mpeg"),
+        (Audio(url="https://a.example/a.m4a#t=1"), "audio/mp4"),
+        (Audio(url="https://a.example/mp3"), None),
+        (File(url="https://a.example/a.pdf"), "application/pdf"),
+        (File(url="https://a.example/a.csv"), "text/csv"),
+        (File(url="https://a.example/a.mov"), "video/quicktime"),
+        (File(url="https://a.example/a.pdf", media_type="text/plain"), "text/plain"),
+    ],
+)
+def test_an_address_tells_gemini_what_it_leads_to(part, media_type):
+    http, notices = Gemini().encode_request(Request(model="m", messages=(sabir.user(part),)))
+    sent = json.loads(http.body)["contents"][0]["parts"][0]["fileData"]
+    guess = {Image: "image/png", Audio: "audio/wav"}.get(type(part))
+    assert sent == {"mimeType": media_type or guess, "fileUri": part.url}
+    assert [notice.subject for notice in notices] == ([] if media_type else [type(part).__name__])
+
+
+def test_an_address_that_tells_nothing_is_guessed_only_where_a_type_is_wanted():
+    request = Request(model="m", messages=(sabir.user(File(url="https://www.youtube.com/watch?v=1")),))
+    http, notices = PROVIDERS["gemini"].dialect.encode_request(request)
+    assert json.loads(http.body)["contents"][0]["parts"][0]["fileData"] == {"fileUri": request.messages[0].parts[0].url}
+    assert notices == ()
+    http, notices = PROVIDERS["vertex"].dialect.encode_request(request)
+    sent = json.loads(http.body)["contents"][0]["parts"][0]["fileData"]
+    assert sent["mimeType"] == "application/pdf"
+    assert [(notice.kind, notice.subject) for notice in notices] == [("emulated", "File")]
 
 
 @pytest.mark.parametrize("wire", [PROVIDERS["openrouter"].dialect], indirect=True)

@@ -263,6 +263,7 @@ FROZEN = (
             ToolResult(call_id=None, name="look", content=(), is_error=True),
         ),
     ),
+    Message("user", (Text(text="All of it.", cache="1h"), Value(value=1, cache=True))),
 )
 
 
@@ -284,7 +285,7 @@ def test_the_stored_document_has_every_part_and_field():
             kinds[part["type"]] |= part.keys()
     assert fields == set(Message.__struct_fields__)
     for kind in get_args(Part):
-        known = set(kind.__struct_fields__) - {"state"}
+        known = set(kind.__struct_fields__) - {"state", "cache"}
         assert known <= kinds[kind.__struct_config__.tag], kind
 
 

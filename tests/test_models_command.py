@@ -59,12 +59,19 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_all_models_or_those_of_a_provider_are_shown(run) -> None:
     everything, one = run(), run("deepseek")
     assert (everything.code, everything.err, one.code, one.err) == (0, "", 0, "")
-    assert set(rows(one.out)) == {"model", "deepseek:deepseek-v4-flash", "deepseek:deepseek-v4-pro"}
+    names = {"deepseek:deepseek-v4-flash", "deepseek:deepseek-v4-pro", "deepseek:deepseek-flash"}
+    assert set(rows(one.out)) == {"model", *names}
     assert set(rows(one.out)) < set(rows(everything.out))
     # Prices that change by the hour are none.
     shown = "deepseek:deepseek-v4-pro 1,000,000 384,000 tools,structured,thinking vision,audio,video ? 2026-11-21"
     assert run("grok").out == run("xai").out
     assert rows(one.out)["deepseek:deepseek-v4-pro"] == shown.split()
+
+
+def test_what_is_billed_by_searches_is_shown_so(run) -> None:
+    shown = rows(run("cohere").out)
+    assert shown["cohere:rerank-v3.5"][-4:] == ["0.002", "a", "search", "2026-04-01"]
+    assert shown["cohere:embed-v4.0"][-6:] == ["0.12", "/", "?", "/", "?", "2026-11-21"]
 
 
 def test_as_json_what_is_not_known_is_null(run) -> None:

@@ -173,7 +173,8 @@ def test_an_option_is_sent_in_ollamas_words_or_reported(asked, sent):
 def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert set(verdicts) == set(Options.__annotations__) | {"schema"}
-    assert set(verdicts) - {"headers"} <= {name for asked, _ in OPTIONS for name in asked}
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    assert set(verdicts) - {"headers", "cache"} <= {name for asked, _ in OPTIONS for name in asked}
     for asked, sent in OPTIONS:
         for name in asked.keys() & verdicts.keys():
             assert isinstance(verdicts[name], Unsupported) == (sent is None)
@@ -366,13 +367,14 @@ def test_what_has_no_place_is_left_out_or_said_otherwise_and_reported(message, w
 @pytest.mark.parametrize(
     ("message", "remedy"),
     [
-        (user(Audio(data=b"a")), "Audio"),
-        (user(File(data=b"a", media_type="text/plain")), "File"),
+        (user(Audio(data=b"a")), "audio .*; transcribe it first"),
+        (user(File(data=b"a", media_type="text/plain")), "a file .*; put its text into the prompt"),
+        (user(File(data=b"a", media_type="video/mp4")), "a film .*; send pictures out of it"),
         (user(Image(url="https://x/y.png")), "give its bytes"),
-        (user(Thinking(text="hm")), "Thinking"),
-        (user(ServerItem(kind="search")), "ServerItem"),
-        (user(CALL), "ToolCall"),
-        (Message("tool", (TextPart(text="a"),)), "Text"),
+        (user(Thinking(text="hm")), "thinking .*; only a model makes it"),
+        (user(ServerItem(kind="search")), "an item of a server's .*; only a model makes it"),
+        (user(CALL), "a tool call .*; only a model makes it"),
+        (Message("tool", (TextPart(text="a"),)), "text .*; what a tool says goes into its ToolResult"),
     ],
 )
 def test_what_a_prompt_cannot_say_is_an_error_before_anything_is_sent(message, remedy):

@@ -27,6 +27,7 @@ from test_sdk_judges import Court, Said
 import sabir
 from sabir.dialects.ollama import NAME, Ollama
 from sabir.engines.llama_cpp import LlamaCpp
+from sabir.handover import with_ids
 from sabir.testing.replay import Replayed, replay
 
 
@@ -35,24 +36,7 @@ class Numbering(gateways.Gateway):
 
     def _accepted(self, route, request):
         accepted = super()._accepted(route, request)
-        return msgspec.structs.replace(accepted, messages=tuple(with_ids(accepted.messages)))
-
-
-def with_ids(messages):
-    number, waiting = 0, []
-    for message in messages:
-        parts = []
-        for part in message.parts:
-            if isinstance(part, sabir.ToolCall) and part.id is None:
-                part = msgspec.structs.replace(part, id=f"call_{number}", synthetic=True)
-                number += 1
-                waiting.append(part)
-            elif isinstance(part, sabir.ToolResult) and part.call_id is None:
-                call = next(call for call in waiting if call.name == part.name)
-                waiting.remove(call)
-                part = msgspec.structs.replace(part, call_id=call.id)
-            parts.append(part)
-        yield msgspec.structs.replace(message, parts=tuple(parts))
+        return msgspec.structs.replace(accepted, messages=with_ids(accepted.messages))
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sabir.deltas import Assembler, Finish, Text
-from sabir.dialects import Unsupported
+from sabir.dialects import Unsupported, response_of
 from sabir.dialects.failures import provider_error
 from sabir.dialects.openai_chat import NAME, OpenAIChat, usage_from
 from sabir.errors import (
@@ -116,7 +116,7 @@ OPTIONS = [
     ("deepseek", {"max_tokens": 7}, {"max_tokens": 7}),
     ("deepseek", {"thinking": True}, {"thinking": {"type": "enabled"}}),
     ("deepseek", {"thinking": False}, {"thinking": {"type": "disabled"}}),
-    ("deepseek", {"thinking": 100}, {"thinking": {"type": "enabled"}}),
+    ("deepseek", {"thinking": 100}, {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
     ("deepseek", {"seed": 1}, None),
     ("deepseek", {"parallel_tool_calls": True}, None),
     ("deepseek", {"n": 2}, None),
@@ -128,7 +128,7 @@ OPTIONS = [
     ("openrouter", {"thinking": 3000}, {"reasoning": {"max_tokens": 3000}}),
     ("groq", {"max_tokens": 7}, {"max_completion_tokens": 7}),
     ("groq", {"thinking": "low"}, {"reasoning_effort": "low"}),
-    ("groq", {"thinking": False}, {"reasoning_effort": "none"}),
+    ("groq", {"thinking": False}, None),
     ("together", {"thinking": False}, {"reasoning": {"enabled": False}}),
     ("together", {"thinking": True}, {"reasoning_effort": "medium"}),
     ("dashscope", {"thinking": True}, {"enable_thinking": True}),
@@ -164,7 +164,7 @@ def test_an_option_is_sent_in_the_servers_words_or_reported(provider, options, s
 
 def test_every_portable_option_is_in_the_table_above():
     tried = {name for provider, options, _ in OPTIONS if provider == "openai" for name in options}
-    assert set(Options.__annotations__) - {"headers"} <= tried
+    assert set(Options.__annotations__) - {"headers", "cache"} <= tried
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,8 @@ def test_every_portable_option_is_in_the_table_above():
         ("openai", 100, [("emulated", "thinking")]),
         ("openai", False, [("unsupported", "thinking")]),
         ("deepseek", True, []),
-        ("deepseek", "low", [("emulated", "thinking")]),
+        ("deepseek", "low", []),
+        ("deepseek", "medium", [("emulated", "thinking")]),
         ("openrouter", "low", []),
         ("openrouter", 100, []),
         ("llama-server", False, []),
@@ -198,7 +199,7 @@ SAMPLES: dict[str, Any] = {
     "presence_penalty": 0.5,
     "repetition_penalty": 1.5,
     "thinking": True,
-    "tool_choice": "auto",
+    "tool_choice": "look",
     "parallel_tool_calls": True,
     "logprobs": True,
     "top_logprobs": 5,
@@ -220,7 +221,7 @@ def test_the_verdicts_are_what_happens(provider):
     dialect = CHAT_ROWS[provider].dialect
     nothing, _ = encoded(dialect)
     for name, verdict in dialect.verdicts().items():
-        if name in ("schema", "extra", "headers"):
+        if name in ("schema", "cache", "extra", "headers"):
             continue
         body, notices = encoded(dialect, **{name: SAMPLES[name]})
         if isinstance(verdict, Unsupported):
@@ -229,7 +230,7 @@ def test_the_verdicts_are_what_happens(provider):
             assert str(verdict) in notices[0].message
         else:
             assert body != nothing
-            assert notices == ()
+            assert name not in [notice.subject for notice in notices]
             if name != "thinking":
                 assert verdict in body
 
@@ -240,6 +241,51 @@ def test_a_server_without_a_way_to_think_is_not_asked_to():
     body, notices = encoded(dialect, thinking=True)
     assert body == plain()
     assert kinds(notices) == [("unsupported", "thinking")]
+
+
+@pytest.mark.parametrize(
+    ("reads", "choice", "sent", "told"),
+    [
+        ("all", "none", "none", []),
+        ("all", "look", {"type": "function", "function": {"name": "look"}}, []),
+        ("name", "look", {"type": "function", "function": {"name": "look"}}, []),
+        ("name", "auto", None, []),
+        ("name", "required", None, [("unsupported", "tool_choice")]),
+        (None, "auto", None, []),
+        (None, "look", None, [("unsupported", "tool_choice")]),
+    ],
+)
+def test_a_choice_of_tools_is_sent_where_it_is_read(reads, choice, sent, told):
+    body, notices = encoded(OpenAIChat(tool_choice=reads), tools=(TOOL,), tool_choice=choice)
+    assert (body.get("tool_choice"), len(body["tools"]), kinds(notices)) == (sent, 1, told)
+
+
+@pytest.mark.parametrize("reads", ["name", None])
+def test_where_no_choice_of_tools_is_read_none_of_them_is_none_sent(reads):
+    body, notices = encoded(OpenAIChat(tool_choice=reads), tools=(TOOL,), tool_choice="none")
+    assert body == plain()
+    assert kinds(notices) == [("emulated", "tool_choice")]
+
+
+def test_a_schema_is_not_sent_where_it_is_passed_over():
+    dialect = OpenAIChat(schema=None)
+    assert isinstance(dialect.verdicts()["schema"], Unsupported)
+    body, notices = encoded(dialect, schema=OutputSchema("a", {"type": "object"}))
+    assert body == plain()
+    assert kinds(notices) == [("unsupported", "schema")]
+
+
+def test_a_schema_goes_beside_some_json_where_that_is_the_servers_way():
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    body, _ = encoded(OpenAIChat(schema="json_object.schema"), schema=OutputSchema("a", schema))
+    assert body["response_format"]["type"] == "json_object"
+    assert body["response_format"]["schema"]["properties"] == schema["properties"]
+
+
+@pytest.mark.parametrize(("dialect", "content"), [(OpenAIChat(), None), (OpenAIChat(says_null=False), "")])
+def test_a_message_without_text_has_the_content_that_its_server_takes(dialect, content):
+    body, _ = encoded(dialect, messages=[user("hi"), Message("assistant", (CALL,))])
+    assert body["messages"][1]["content"] == content
 
 
 TOOL = ToolSpec("look", "Look around.", {"type": "object", "properties": {"at": {"type": "string"}}})
@@ -270,57 +316,28 @@ CLOSED = {"additionalProperties": False}
 
 
 @pytest.mark.parametrize(
-    ("schema", "strict"),
+    ("schema", "sent", "is_strict", "noticed"),
     [
-        (obj(x=NUMBER), obj(x=NUMBER) | CLOSED),
-        (obj(x=NUMBER) | CLOSED, obj(x=NUMBER) | CLOSED),
-        (obj(x=obj(y=NUMBER)), obj(x=obj(y=NUMBER) | CLOSED) | CLOSED),
+        (obj(x=NUMBER), obj(x=NUMBER) | CLOSED, True, []),
         (
-            obj(x={"type": "array", "items": obj(y=NUMBER)}),
-            obj(x={"type": "array", "items": obj(y=NUMBER) | CLOSED}) | CLOSED,
+            obj([], x={"type": "string"}),
+            obj(x={"type": ["string", "null"]}) | CLOSED,
+            True,
+            [("emulated", "schema")],
         ),
-        (
-            obj(x={"anyOf": [obj(y=NUMBER), {"type": "null"}]}),
-            obj(x={"anyOf": [obj(y=NUMBER) | CLOSED, {"type": "null"}]}) | CLOSED,
-        ),
-        (
-            obj(x={"$ref": "#/$defs/P"}) | {"$defs": {"P": obj(y=NUMBER)}},
-            obj(x={"$ref": "#/$defs/P"}) | {"$defs": {"P": obj(y=NUMBER) | CLOSED}} | CLOSED,
-        ),
-        (
-            # What looks like a schema and is data stays as it is.
-            obj(x={"enum": [{"type": "object", "properties": {}}, 1]}, properties=NUMBER),
-            obj(x={"enum": [{"type": "object", "properties": {}}, 1]}, properties=NUMBER) | CLOSED,
-        ),
-        (obj(x={"type": ["string", "null"]}), obj(x={"type": ["string", "null"]}) | CLOSED),
-        (obj([], x=NUMBER), None),
-        (obj(x=obj([], y=NUMBER)), None),
-        (obj(x=NUMBER) | {"additionalProperties": True}, None),
-        (obj(x={"type": "object", "additionalProperties": NUMBER}), None),
-        (obj(x={"type": "object"}), None),
-        (obj(x={"type": ["object", "null"]}), None),
-        (obj(x={}), None),
-        (obj(x=True), None),
-        (obj(x={"type": "array"}), None),
-        (obj(x={"type": "array", "items": {}}), None),
-        (obj(x={"type": "array", "prefixItems": [NUMBER, NUMBER], "items": False}), None),
-        (obj(x={"type": "array", "items": NUMBER, "uniqueItems": True}), None),
-        (obj(x={"oneOf": [NUMBER, {"type": "null"}]}), None),
-        (obj(x={"allOf": [NUMBER]}), None),
-        (obj(x={"type": "string", "not": {"const": "a"}}), None),
-        (obj(x={"$ref": "#/$defs/P", "description": "p"}) | {"$defs": {"P": NUMBER}}, None),
-        ({"anyOf": [obj(x=NUMBER), obj(y=NUMBER)]}, None),
-        ({"$ref": "#/$defs/P", "$defs": {"P": obj(x={"$ref": "#/$defs/P"})}}, None),
-        ({}, None),
+        (obj(x={}), obj(x={}), False, [("emulated", "schema")]),
     ],
 )
-def test_a_schema_is_strict_only_where_that_loses_nothing_and_the_server_takes_it(schema, strict):
-    before = json.dumps(schema)
+def test_a_schema_is_strict_where_it_can_be_and_else_a_guide(schema, sent, is_strict, noticed):
     body, notices = encoded(schema=OutputSchema("answer", schema))
-    expected = {"name": "answer", "schema": schema if strict is None else strict, "strict": strict is not None}
+    expected = {"name": "answer", "schema": sent, "strict": is_strict}
     assert body == plain(response_format={"type": "json_schema", "json_schema": expected})
-    assert kinds(notices) == ([("emulated", "schema")] if strict is None else [])
-    assert json.dumps(schema) == before
+    assert kinds(notices) == noticed
+
+
+def test_a_schema_that_another_way_keeps_is_not_sent():
+    asked = OutputSchema("answer", obj(x=NUMBER), "prompt")
+    assert encoded(schema=asked) == (plain(), ())
 
 
 def test_a_server_that_knows_no_schemas_is_asked_for_some_json():
@@ -465,7 +482,7 @@ def result(*content, **fields):
             assistant(
                 Thinking(text="hm", notes=({"text": "hm"},), state=ProviderState(NAME, {"field": "reasoning_details"}))
             ),
-            [{"role": "assistant", "content": None, "reasoning_details": [{"text": "hm"}]}],
+            [{"role": "assistant", "content": "", "reasoning_details": [{"text": "hm"}]}],
         ),
         (
             assistant(Audio(data=b"\x00", id="audio_1", transcript="la")),
@@ -693,6 +710,58 @@ def test_a_broken_stream_gives_what_came_and_then_its_error(name):
     assert not any(isinstance(delta, Finish) for delta in deltas)
 
 
+ENDED_IN_A_FAILURE: list[tuple[dict[str, Any], type[SabirError], str]] = [
+    ({"finish_reason": "error", "error": {"code": 502, "message": "gone"}}, ServerError, "gone"),
+    ({"finish_reason": None, "error": {"code": 429, "message": "too many"}}, RateLimitError, "too many"),
+    *(
+        ({"finish_reason": reason}, ServerError, f"ended it with '{reason}'")
+        for reason in ("error", "insufficient_system_resource", "network_error", "abort", "aborted")
+    ),
+]
+
+
+@pytest.mark.parametrize(("end", "kind", "words"), ENDED_IN_A_FAILURE)
+def test_an_answer_that_says_it_was_broken_off_is_an_error_with_what_came(end, kind, words):
+    called = {"content": "Hel", "tool_calls": [WIRE_CALL]}
+    body = {"id": "r", "choices": [{"index": 0, "message": {"role": "assistant", **called}, **end}]}
+    with pytest.raises(kind, match=words) as caught:
+        OPENAI.decode_answer(json.dumps(body).encode())
+    assert caught.value.retryable
+    assert caught.value.partial.text == "Hel"
+    chunks = [
+        {"choices": [{"index": 0, "delta": {"content": "Hel"}}]},
+        {"choices": [{"index": 0, "delta": {}, **end}]},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}},
+    ]
+    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    for rest in (b"", b"data: [DONE]\n\n"):
+        deltas, error = streamed(data + rest)
+        assert (type(error), error.retryable) == (kind, True)
+        assert words in str(error)
+        assert summed(deltas).choices[0].text == "Hel"
+        assert summed(deltas).usage.input_tokens == 3
+        assert not any(isinstance(delta, Finish) for delta in deltas)
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [("model_length", "length"), ("model_context_window_exceeded", "length"), ("sensitive", "content_filter")],
+)
+def test_a_servers_own_word_for_an_end_means_the_same(reason, meaning):
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": reason}]}
+    deltas = OPENAI.decode_answer(json.dumps(body).encode())
+    assert summed(deltas).finishes[0].reason == meaning
+    assert json.loads(OPENAI.encode_response(response_of(NAME, deltas)))["choices"] == body["choices"]
+
+
+@pytest.mark.parametrize("before", [b"", b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\n'])
+def test_a_stream_of_nothing_but_its_end_is_no_answer(before):
+    deltas, error = streamed(before + b"data: [DONE]\n\n")
+    assert type(error) is StreamInterrupted
+    assert error.retryable
+    assert not any(isinstance(delta, Finish) for delta in deltas)
+
+
 @pytest.mark.parametrize("name", sorted(STREAMS | BROKEN))
 def test_a_stream_cut_anywhere_gives_the_same_deltas_and_the_same_error(name):
     data = fixture(f"{name}.sse")
@@ -813,6 +882,8 @@ def parts_of(body):
         ({"content": {"a": [1, None]}}, (TextPart(text='{"a":[1,null]}'),)),
         ({"annotations": [{"url": "u"}], "content": "a"}, (TextPart(text="a", notes=({"url": "u"},)),)),
         ({"tool_calls": [{"function": {"name": "f"}}]}, (ToolCall(name="f", input=""),)),
+        ({"tool_calls": [WIRE_CALL], "function_call": WIRE_CALL["function"]}, (CALL,)),
+        ({"function_call": WIRE_CALL["function"], "tool_calls": [WIRE_CALL]}, (CALL,)),
         (
             {"tool_calls": [{"function": {"name": "f", "arguments": ""}, "index": None}] * 2},
             (ToolCall(name="f", input=""), ToolCall(name="f", input="")),

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabir.deltas import Close, Count, Delta, Finish, Head, Note, Open, Text
+from sabir.deltas import Blob, Close, Count, Delta, Finish, Head, Note, Open, Text
 from sabir.dialects import response_of
+from sabir.dialects.gemini import Gemini
 from sabir.dialects.leftovers import without_nulls
+from sabir.dialects.mistral import Mistral
 from sabir.dialects.openai_chat import NAME, OpenAIChat
+from sabir.dialects.openai_completions import OpenAICompletions
 from sabir.errors import (
     AuthenticationError,
     BadRequestError,
@@ -128,7 +131,7 @@ messages_on_the_wire = st.one_of(
                 max_size=2,
             ),
         },
-    ),
+    ).map(lambda message: message if len(message) > 1 else {**message, "content": "hi"}),
     st.fixed_dictionaries({"role": st.just("tool"), "tool_call_id": names, "content": texts}),
 ).flatmap(lambda message: unknown.map(lambda more: {**more, **message}))
 bodies = st.fixed_dictionaries(
@@ -385,6 +388,46 @@ def test_a_stream_sums_to_what_was_encoded(deltas):
     assert after.usage == before.usage
     refused = before.refusal is not None and before.finish_reason == "stop"
     assert after.finish_reason == ("refusal" if refused else before.finish_reason)
+
+
+@pytest.mark.parametrize("dialect", [DIALECT, Mistral(), OpenAICompletions()], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("reason", ["cancelled", "paused", "unknown"])
+def test_an_end_that_this_format_has_no_word_for_is_not_told_as_another(dialect, reason):
+    deltas = [Head("r", "m"), Open(0, "text"), Text(0, "Hel"), Close(0), Finish(reason, raw="pause_turn")]
+    (whole,) = json.loads(dialect.encode_response(response_of("anthropic", deltas)))["choices"]
+    assert whole["finish_reason"] is None
+    encoder = dialect.encoder()
+    stream = b"".join(map(encoder.feed, deltas)) + encoder.close()
+    chunks = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: {")]
+    assert {choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]} == {None}
+    assert stream.endswith(b"data: [DONE]\n\n")
+    decoder = dialect.decoder()
+    after = response_of(dialect.name, [*decoder.feed(stream), *decoder.close()])
+    assert (after.text, after.finish_reason) == ("Hel", "unknown")
+
+
+@pytest.mark.parametrize("dialect", [DIALECT, Mistral(), Gemini()], ids=lambda dialect: dialect.name)
+def test_each_of_several_answers_says_why_it_ended(dialect):
+    reasons = ("stop", "length", "content_filter")
+    deltas = [Head("r", "m")]
+    for number, reason in enumerate(reasons):
+        deltas += [Open(number, "text", choice=number), Text(number, "a"), Close(number), Finish(reason, number)]
+    response = response_of("anthropic", deltas)
+    assert response.finish_reasons == reasons
+    encoder = dialect.encoder()
+    stream = b"".join(map(encoder.feed, deltas)) + encoder.close()
+    decoder = dialect.decoder()
+    for told in (dialect.decode_answer(dialect.encode_response(response)), [*decoder.feed(stream), *decoder.close()]):
+        assert response_of(dialect.name, told).finish_reasons == reasons
+
+
+@pytest.mark.parametrize("kind", ["image", "file"])
+def test_what_the_model_made_and_this_format_cannot_say_is_an_error(kind):
+    deltas = [Head("r", "m"), Open(0, kind, media_type="image/png"), Blob(0, PNG), Close(0), Finish("stop")]
+    with pytest.raises(UnsupportedError, match=kind):
+        DIALECT.encode_response(response_of("gemini", deltas))
+    with pytest.raises(UnsupportedError, match=kind):
+        streamed(deltas)
 
 
 @settings(max_examples=100, deadline=None)

@@ -126,8 +126,8 @@ def test_messages_of_a_user_are_prompts(messages, prompt):
     [
         (asked(system("Be brief."), user("x")), "no roles.*'system'"),
         (asked(Message("assistant", (Text(text="x"),))), "no roles.*'assistant'"),
-        (asked(user(Image(url="https://x/y"))), "no place for a Image part"),
-        (asked(user("x", Value(value=[1, 2]))), "no place for a list of tokens"),
+        (asked(user(Image(url="https://x/y"))), "no place for an image; describe it in words"),
+        (asked(user("x", Value(value=[1, 2]))), "a list of tokens is a prompt of its own"),
         (asked(tools=(ToolSpec("look"),)), "calls no tools"),
     ],
     ids=["system", "assistant", "image", "tokens within", "tools"],
@@ -178,7 +178,8 @@ def test_an_option_is_sent_in_the_formats_words_or_reported(options, wire):
 def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert {*Options.__annotations__, "schema"} == verdicts.keys()
-    tried = {name for options, _ in PARAMETERS for name in options} | {"headers"}
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    tried = {name for options, _ in PARAMETERS for name in options} | {"headers", "cache"}
     assert verdicts.keys() <= tried
     for options, wire in PARAMETERS:
         if len(options) == 1 and (name := next(iter(options))) in verdicts:
@@ -273,7 +274,7 @@ requests = st.builds(
     ),
     stream=st.booleans(),
     temperature=floats,
-    top_p=floats,
+    top_p=st.none() | st.floats(0, 1),
     max_tokens=st.none() | st.integers(1, 50_000),
     stop=st.none() | st.lists(words, max_size=2).map(tuple),
     seed=st.none() | st.integers(0, 99),

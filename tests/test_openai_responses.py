@@ -171,7 +171,8 @@ def test_an_option_is_sent_in_the_apis_words_or_reported(options, sent):
 def test_every_portable_option_has_a_verdict_and_is_tried_above():
     verdicts = DIALECT.verdicts()
     assert set(verdicts) == set(Options.__annotations__) | {"schema"}
-    assert set(Options.__annotations__) - {"headers"} <= {name for options, _ in OPTIONS for name in options}
+    # What becomes of `cache` is in test_prompt_cache.py, for all formats.
+    assert set(Options.__annotations__) - {"headers", "cache"} <= {name for options, _ in OPTIONS for name in options}
     for options, sent in OPTIONS:
         for name in options.keys() & verdicts.keys():
             assert isinstance(verdicts[name], Unsupported) == (sent is None)
@@ -313,15 +314,11 @@ MESSAGES = [
     ),
     ([assistant(Refusal(text="no"))], [said("assistant", {"type": "refusal", "refusal": "no"})]),
     (
-        [assistant(TextPart(text="a", notes=({"type": "url_citation", "url": "u"}, {"cited_text": "b", "type": "c"})))],
+        [assistant(TextPart(text="a", notes=({"type": "url_citation", "url": "u"},)))],
         [said("assistant", text("a", annotations=[{"type": "url_citation", "url": "u"}]))],
     ),
     (
-        [
-            assistant(
-                TextPart(text="a", notes=({"type": "url_citation", "url_citation": {}}, {"logprob": {"token": "a"}}))
-            )
-        ],
+        [assistant(TextPart(text="a", notes=({"logprob": {"token": "a"}},)))],
         [said("assistant", text("a", logprobs=[{"token": "a"}]))],
     ),
     (
@@ -396,6 +393,14 @@ FOREIGN = ProviderState("openai_chat", {"set": {"store": True}})
         (assistant("a", Image(data=b"a")), [said("assistant", text("a"))], [("dropped", "Image")]),
         (assistant("a", Audio(data=b"a", id="x")), [said("assistant", text("a"))], [("dropped", "Audio")]),
         (assistant(TextPart(text="a", state=FOREIGN)), [said("assistant", text("a"))], [("dropped", "part")]),
+        *(
+            (assistant(TextPart(text="a", notes=(note,))), [said("assistant", text("a"))], [("dropped", "citations")])
+            for note in (
+                {"type": "url_citation", "url_citation": {}},
+                {"type": "char_location", "cited_text": "b"},
+                {"type": "TEXT_CONTENT", "start": 0, "end": 1, "text": "a", "sources": []},
+            )
+        ),
         (Message("user", (TextPart(text="a"),), name="ada"), [said("user", told("a"))], [("dropped", "name")]),
         (
             Message("tool", (msgspec.structs.replace(RESULT, is_error=True),)),
@@ -1922,7 +1927,8 @@ def json_answer(body):
 
 
 def test_the_row_speaks_responses_and_the_key_goes_to_its_own_address():
-    assert (ROW.url, ROW.key, ROW.dialect) == ("https://api.openai.com/v1", "OPENAI_API_KEY", DIALECT)
+    assert (ROW.url, ROW.key) == ("https://api.openai.com/v1", "OPENAI_API_KEY")
+    assert ROW.dialect == OpenAIResponses(background=True)
     with sabir.Client("openai-responses:gpt-5.4", api_key="key-of-the-test") as client:
         shown_ = client.explain("hi", thinking="low")
     assert (shown_.method, shown_.url) == ("POST", "https://api.openai.com/v1/responses")

@@ -21,18 +21,20 @@ from sabir import (
     ConfigurationError,
     ConnectError,
     DeadlineExceeded,
+    ModelFacts,
     StorageError,
     UnsupportedError,
 )
 from sabir.engines.llama_cpp import pico_path
 from sabir.probing import probe
-from sabir.providers import CAPABILITIES
 from sabir.server_facts import MOST_BYTES, VERSION, ServerFacts, read_facts, write_facts
 
 skip_without_llama()
 
 KEY = "key-of-the-probed"
-FACTS = ServerFacts(url="http://localhost:1/v1", model="m", probed_on="2026-11-21", tools=False, structured=True)
+FACTS = ServerFacts(
+    url="http://localhost:1/v1", model="m", probed_on="2026-11-21", tools=False, structured=True, context=4096
+)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,9 @@ def test_all_that_llama_cpp_does_is_found_out(address):
     assert facts.structured
     assert facts.thinking == "reasoning_content"
     assert facts.notes == ()
-    assert facts.capabilities(CAPABILITIES) == CAPABILITIES
+    assert facts.of_model == ModelFacts(
+        tools=True, structured=True, thinking=True, context=2048, source="sabir probe", checked_on=facts.probed_on
+    )
 
 
 def test_what_llama_cpp_was_started_without_is_found_out(address_without_tools):
@@ -79,7 +83,8 @@ def test_what_llama_cpp_was_started_without_is_found_out(address_without_tools):
     assert (facts.tools, facts.thinking) == (False, None)
     assert (facts.streams, facts.usage_in_streams, facts.structured) == (True, True, True)
     assert "tools param requires --jinja flag" in facts.notes[0]
-    assert facts.capabilities(CAPABILITIES) == CAPABILITIES - {"tools"}
+    # That it was not seen to think does not say that it cannot.
+    assert (facts.of_model.tools, facts.of_model.thinking, facts.of_model.vision) == (False, None, None)
 
 
 def test_a_server_that_passes_over_what_it_does_not_know_is_found_out():
@@ -195,12 +200,22 @@ def test_a_client_knows_what_was_found_out_where_its_row_says_nothing():
     with ChatServer() as server:
         write_facts(msgspec.structs.replace(FACTS, url=server.url))
         with sabir.Client(f"openai-compat:m@{server.url}", tools=[look]) as client:
-            with pytest.raises(UnsupportedError, match="openai-compat:m cannot run tools"):
+            with pytest.raises(UnsupportedError) as caught:
                 client.ask("?")
+            told = str(caught.value).replace(server.url, "URL")
+            assert told.startswith(
+                "openai-compat:m cannot run tools, says sabir probe of 2026-11-21; choose another model"
+            )
+            assert ", or say what it can do: 'openai-compat:m@URL;tools,…', or ask its server again: " in told
+            assert told.endswith("sabir probe URL -m m")
+            assert client.capabilities() == FACTS.of_model
+            assert client.capabilities().thinking is None
             assert client.ask("?", tools=[], images=[b"\x89PNG\r\n\x1a\n"]).text == "Hello there!"
             assert client.ask("?", model=f"openai-compat:other@{server.url}").text == "Hello there!"
             # A declaration, and a row that knows its server, go before it.
             assert client.ask("?", model=f"openai-compat:m@{server.url};tools").text == "Hello there!"
+            declared = client.capabilities(f"openai-compat:m@{server.url};tools")
+            assert (declared.tools, declared.structured, declared.context) == (True, False, 4096)
             assert client.ask("?", model=f"vllm:m@{server.url}").text == "Hello there!"
     assert len(server.asked) == 4
 
@@ -243,3 +258,4 @@ def test_the_command_says_what_is_wrong(address):
     done = command(address, "-m", "m")
     assert (done.returncode, done.stdout) == (1, "")
     assert "Invalid API Key" in done.stderr
+    assert "--key-variable names the environment variable that has one" in done.stderr

@@ -86,8 +86,13 @@ def test_a_row_that_cannot_be_asked_for_is_refused(row, objection):
 # The table
 
 
+def test_what_others_call_a_provider_is_a_name_beside_the_table_and_leads_into_it():
+    assert set(providers._CALLED_ELSEWHERE.values()) <= PROVIDERS.keys()
+    assert not providers._CALLED_ELSEWHERE.keys() & PROVIDERS.keys()
+
+
 FAMOUS = {
-    "AIMU": "ollama anthropic openai gemini lmstudio ollama-openai hf-openai vllm llamaserver sglang omlx llamacpp",
+    "AIMU": "ollama hf anthropic openai gemini lmstudio ollama-openai hf-openai vllm llamaserver sglang omlx llamacpp",
     "Ailoy": "openai-chat openai-responses openai gemini anthropic grok",
     "talu": "vllm ollama llamacpp lmstudio localai openai openrouter",
     "many": "azure bedrock vertex groq deepseek xai mistral together fireworks perplexity cerebras openai-compat",
@@ -170,8 +175,8 @@ def test_a_row_can_be_asked(row, monkeypatch):
 )
 def test_the_parts_of_an_address_come_from_the_environment(model, variables, url, monkeypatch):
     row = PROVIDERS[model.partition(":")[0]]
-    parts = {name for place in PLACE.finditer(row.url) for name in place[1].split("|")}
-    for name in parts:
+    parts = {name for place in PLACE.finditer(row.url) for name in place[1].split("|") if place[2] is None}
+    for name in (*parts, "GOOGLE_CLOUD_LOCATION", "CLOUD_ML_REGION"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigurationError, match=r"set the environment variable \w+.*, or pass base_url=") as caught:
         sabir.Client(model, api_key=KEY)
@@ -296,6 +301,7 @@ PASSED_ON: dict[str, Any] = {
     "n": 2,
     "user": "ada",
     "documents": ["The sky is green."],
+    "cache": True,
     "extra": {"something_else": 1},
     "extra_body": {"something_else": 1},
     "headers": {"x-mine": "1"},

@@ -21,6 +21,7 @@ import openai
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
+from sabir.testing.batch_replay import is_about_batches
 from sabir.testing.replay import Replayed, replay
 
 HERE = Path(__file__).parent
@@ -370,7 +371,8 @@ def judge(dialect: str, court: Court) -> Iterator[OpenAIJudge | AnthropicJudge]:
 @cache
 def exchanges(file: Path) -> list[tuple[Exchange, Replayed]]:
     """The exchanges that have an answer which is one; tests/test_replay.py lists those that are not."""
-    lines = map(json.loads, file.read_text("utf-8").splitlines())
+    # Batches have judges of their own, in tests/test_batch_sdks.py.
+    lines = (line for line in map(json.loads, file.read_text("utf-8").splitlines()) if not is_about_batches(line))
     replayed = [(line, replay(line)) for line in lines if line["response"]["body"] is not None]
     return [(line, result) for line, result in replayed if result.verdict == "passed"]
 

@@ -43,8 +43,28 @@ TABLE: dict[str, tuple[Any, ...]] = {
         "high",
         About("medium"),
     ),
-    "openai-chat:gpt-4o": ("reasoning_effort", NOTHING, "medium", "minimal", "low", "medium", "high", About("medium")),
-    "deepseek:deepseek-reasoner": (
+    "openai-chat:gpt-4o": ("reasoning_effort", NOTHING, NO, NO, NO, NO, NO, NO),
+    "openai-chat:gpt-5-pro": (
+        "reasoning_effort",
+        NO,
+        "high",
+        About("high"),
+        About("high"),
+        About("high"),
+        "high",
+        About("high"),
+    ),
+    "deepseek:deepseek-v4-flash": (
+        "",
+        {"thinking": {"type": "disabled"}},
+        {"thinking": {"type": "enabled"}},
+        About({"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+        {"thinking": {"type": "enabled"}, "reasoning_effort": "low"},
+        About({"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        {"thinking": {"type": "enabled"}, "reasoning_effort": "high"},
+        About({"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+    ),
+    "moonshot:kimi-k2.6": (
         "thinking.type",
         "disabled",
         "enabled",
@@ -54,6 +74,41 @@ TABLE: dict[str, tuple[Any, ...]] = {
         About("enabled"),
         About("enabled"),
     ),
+    "zai:glm-4.7": (
+        "thinking.type",
+        "disabled",
+        "enabled",
+        About("enabled"),
+        About("enabled"),
+        About("enabled"),
+        About("enabled"),
+        About("enabled"),
+    ),
+    "zai:glm-5.3": (
+        "",
+        NO,
+        {"thinking": {"type": "enabled"}},
+        About({"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+        {"thinking": {"type": "enabled"}, "reasoning_effort": "low"},
+        About({"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        {"thinking": {"type": "enabled"}, "reasoning_effort": "high"},
+        About({"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+    ),
+    "xai:grok-3-mini": (
+        "reasoning_effort",
+        NO,
+        "high",
+        About("low"),
+        "low",
+        About("high"),
+        "high",
+        About("high"),
+    ),
+    "xai:grok-4.3": ("reasoning_effort", "none", "medium", About("low"), "low", "medium", "high", About("medium")),
+    "xai:grok-4.7": ("reasoning_effort", NO, "medium", About("low"), "low", "medium", "high", About("medium")),
+    "xai:grok-code-fast-1": ("", NO, NOTHING, *[About({})] * 5),
+    "xai:grok-4-fast": ("", NO, NOTHING, *[About({})] * 5),
+    "xai:grok-4-fast-non-reasoning": ("", NOTHING, NO, NO, NO, NO, NO, NO),
     "openrouter:anthropic/claude-sonnet-4.6": (
         "reasoning",
         {"enabled": False},
@@ -64,9 +119,11 @@ TABLE: dict[str, tuple[Any, ...]] = {
         {"effort": "high"},
         {"max_tokens": 3000},
     ),
+    "groq:qwen/qwen3-32b": ("reasoning_effort", "none", "default", *[About("default")] * 5),
+    "groq:llama-3.3-70b-versatile": ("", NOTHING, NO, NO, NO, NO, NO, NO),
     "groq:openai/gpt-oss-120b": (
         "reasoning_effort",
-        "none",
+        NO,
         "medium",
         About("low"),
         "low",
@@ -109,12 +166,14 @@ TABLE: dict[str, tuple[Any, ...]] = {
         "reasoning_effort",
         "none",
         "high",
-        "minimal",
-        "low",
-        "medium",
+        About("high"),
+        About("high"),
+        About("high"),
         "high",
-        About("medium"),
+        About("high"),
     ),
+    "mistral:mistral-large-latest": ("", NOTHING, NO, NO, NO, NO, NO, NO),
+    "mistral:mistral-small-2506": ("", NOTHING, NO, NO, NO, NO, NO, NO),
     "cohere:command-a-reasoning-08-2025": (
         "thinking",
         {"type": "disabled"},
@@ -127,16 +186,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     ),
     "ollama:qwen3": ("think", False, True, About("low"), "low", "medium", "high", About("medium")),
     "ollama:gpt-oss": ("think", About("low"), True, About("low"), "low", "medium", "high", About("medium")),
-    "openai-responses:gpt-4o": (
-        "reasoning",
-        NOTHING,
-        {"effort": "medium", "summary": "auto"},
-        {"effort": "minimal", "summary": "auto"},
-        {"effort": "low", "summary": "auto"},
-        {"effort": "medium", "summary": "auto"},
-        {"effort": "high", "summary": "auto"},
-        About({"effort": "medium", "summary": "auto"}),
-    ),
+    "openai-responses:gpt-4o": ("reasoning", NOTHING, NO, NO, NO, NO, NO, NO),
     "openai-responses:o4-mini": (
         "reasoning",
         NO,
@@ -320,6 +370,39 @@ def test_a_wish_for_thinking_is_sent_in_the_models_words(model, place, asked, ex
         assert found == (expected.value if isinstance(expected, About) else expected)
     wanted = "emulated" if isinstance(expected, About) else "unsupported" if expected == NO else None
     assert said.get("thinking") == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "budget"),
+    [
+        ("gemini-2.5-pro", 1, 128),
+        ("gemini-2.5-pro", 128, 128),
+        ("gemini-2.5-pro", 100_000, 32_768),
+        ("gemini-2.5-flash", 1, 1),
+        ("gemini-2.5-flash", 24_577, 24_576),
+        ("gemini-2.5-flash-lite", 1, 512),
+        ("gemini-2.5-flash-lite", 600, 600),
+    ],
+)
+def test_a_budget_of_geminis_is_what_the_model_takes(model, asked, budget):
+    body, said = sent(f"gemini:{model}", thinking=asked)
+    assert body["generationConfig"]["thinkingConfig"]["thinkingBudget"] == budget
+    assert said.get("thinking") == (None if asked == budget else "emulated")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [(None, "emulated"), (False, None), (True, "unsupported"), ("high", "unsupported")]
+)
+@pytest.mark.parametrize("choice", ["required", "ping"])
+def test_where_a_tool_is_forced_deepseek_does_not_think(asked, told, choice):
+    ping = sabir.ToolSpec("ping", "Ping.", {"type": "object", "properties": {}})
+    body, said = sent("deepseek:deepseek-v4-flash", thinking=asked, tools=(ping,), tool_choice=choice)
+    assert body["thinking"] == {"type": "disabled"}
+    assert "reasoning_effort" not in body
+    assert said.get("thinking") == told
+    free, said = sent("deepseek:deepseek-v4-flash", thinking=asked, tools=(ping,), tool_choice="auto")
+    assert free.get("thinking") == (None if asked is None else {"type": "enabled" if asked else "disabled"})
+    assert "thinking" not in said
 
 
 @pytest.mark.parametrize("model", TABLE)

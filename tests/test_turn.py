@@ -6,6 +6,7 @@ import asyncio
 import base64
 import functools
 import gc
+import json
 import logging
 import pickle
 import sys
@@ -17,6 +18,7 @@ import msgspec
 import pydantic
 import pytest
 from fakes import Waiting
+from servers import Server, whole
 
 from sabir import (
     ClosedError,
@@ -25,6 +27,7 @@ from sabir import (
     Image,
     Message,
     Refusal,
+    ServerError,
     StreamChunk,
     StreamInterrupted,
     StreamProtocolError,
@@ -483,6 +486,49 @@ async def test_a_dataclass_is_an_argument_of_a_tool(surface):
         await surface.client(engine, tools=[visit]).ask("?")
     assert not results_in(engine)[0].is_error
     assert seen == [Place("Oslo", 7)]
+
+
+def answering(*choices: dict[str, Any]) -> Any:
+    return whole(json.dumps({"id": "1", "model": "m", "choices": choices}).encode(), "Content-Type: application/json")
+
+
+async def test_a_call_in_an_answer_that_was_broken_off_is_not_run(surface):
+    made = {"id": "a", "type": "function", "function": {"name": "double", "arguments": '{"number": 1}'}}
+    message = {"role": "assistant", "content": "Hel", "tool_calls": [made]}
+    ran: list[int] = []
+
+    def double(number: int) -> int:
+        ran.append(number)
+        return 2 * number
+
+    with Server(answering({"index": 0, "message": message, "finish_reason": "error"})) as server:
+        client = surface.client(f"openrouter:m@{server.url}", tools=[double], max_attempts=1)
+        with pytest.raises(ServerError) as raised:
+            await client.ask("?")
+    assert raised.value.partial is not None
+    assert raised.value.partial.text == "Hel"
+    assert ran == []
+
+
+async def test_an_end_of_an_unknown_kind_is_said(surface):
+    said = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "tired"}
+    with Server(answering(said)) as server:
+        response = await surface.client(f"openrouter:m@{server.url}").ask("?")
+    assert (response.text, response.finish_reason) == ("Hel", "unknown")
+    assert [(notice.kind, notice.subject) for notice in response.warnings] == [("provider", "finish_reason")]
+    assert "tired" in response.warnings[0].message
+
+
+async def test_each_of_several_answers_says_why_it_ended(surface):
+    choices = [
+        {"index": number, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+        for number, (text, reason) in enumerate((("a", "stop"), ("cut", "length")))
+    ]
+    with Server(answering(*choices)) as server:
+        response = await surface.client(f"openrouter:m@{server.url}").ask("?", n=2)
+    assert [choice.text for choice in response.choices] == ["a", "cut"]
+    assert response.finish_reasons == ("stop", "length")
+    assert response.finish_reason == "stop"
 
 
 # Ids, counts and what a response holds
@@ -1082,3 +1128,11 @@ async def test_a_second_reader_of_a_stream_is_told_and_the_first_reads_on(surfac
             await anext(stream)
 
     await surface.at_once(first, second)
+
+
+async def test_a_choice_that_forces_a_tool_holds_until_one_has_run(surface):
+    for choice, then in (("required", None), ("double", None), ("none", "none"), ("auto", None)):
+        engine = Scripted(ToolCall(name="double", input='{"number": 2}', id="c"), "It is 4.")
+        response = await surface.client(engine).ask("Double 2.", tools=[double], tool_choice=choice)
+        assert response.text == "It is 4."
+        assert [request.tool_choice for request in engine.requests] == [choice, then]

@@ -16,11 +16,16 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import aio, errors
+    from .batch_results import BatchResult, BatchResults
+    from .batcher import Batch
+    from .batches import Batches
     from .catalog import ModelFacts
     from .chat import Chat
     from .chunks import Phase, StreamChunk
     from .client import Client, ask
     from .cost import Cost, Prices, Tier
+    from .dialects.media_formats import Segment, Word
+    from .dialects.ollama_pull import PullProgress
     from .embeddings import Embedding, Embeddings
     from .errors import (
         AuthenticationError,
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     )
     from .hooks import CallEnded, CallStarted, FirstToken, Hook
     from .media import Pixels, audio, file, image, video
+    from .media_calls import MediaStream
     from .messages import (
         Audio,
         File,
@@ -65,14 +71,18 @@ if TYPE_CHECKING:
         ToolResult,
         Value,
         assistant,
+        cached,
         dump_messages,
         load_messages,
         system,
         user,
     )
+    from .options import Call, CompletionOptions, EmbeddingOptions, RerankOptions, Settings
+    from .pictures import ImageOptions, ImageResponse
     from .providers import Provider, register_provider
     from .requests import (
         Attempt,
+        CacheReport,
         Explanation,
         Notice,
         Options,
@@ -81,7 +91,10 @@ if TYPE_CHECKING:
         ToolSpec,
     )
     from .rerank import Ranked, Reranking
+    from .schema_lint import SchemaFinding, lint_schema
+    from .speech import SpeechOptions, SpeechResponse, SpeechStream
     from .tools import Tool, ToolContext
+    from .transcripts import Transcription, TranscriptOptions
     from .turn import Stream
     from .usage import Usage
 
@@ -90,12 +103,19 @@ __all__ = [
     "Audio",
     "AuthenticationError",
     "BadRequestError",
+    "Batch",
+    "BatchResult",
+    "BatchResults",
+    "Batches",
     "BudgetExceeded",
+    "CacheReport",
+    "Call",
     "CallEnded",
     "CallStarted",
     "Chat",
     "Client",
     "ClosedError",
+    "CompletionOptions",
     "ConfigurationError",
     "ConnectError",
     "ContentFilterError",
@@ -103,14 +123,18 @@ __all__ = [
     "Cost",
     "DeadlineExceeded",
     "Embedding",
+    "EmbeddingOptions",
     "Embeddings",
     "EngineError",
-    "FallbackExhaustedError",
     "Explanation",
+    "FallbackExhaustedError",
     "File",
     "FirstToken",
     "Hook",
     "Image",
+    "ImageOptions",
+    "ImageResponse",
+    "MediaStream",
     "Message",
     "ModelFacts",
     "NotFoundError",
@@ -119,20 +143,28 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "Phase",
-    "Prices",
     "Pixels",
+    "Prices",
     "Provider",
     "ProviderError",
     "ProviderState",
+    "PullProgress",
     "Ranked",
     "RateLimitError",
     "Refusal",
+    "RerankOptions",
     "Reranking",
     "Response",
     "SabirError",
     "SabirWarning",
+    "SchemaFinding",
+    "Segment",
     "ServerError",
     "ServerItem",
+    "Settings",
+    "SpeechOptions",
+    "SpeechResponse",
+    "SpeechStream",
     "StorageError",
     "Stream",
     "StreamChunk",
@@ -149,18 +181,23 @@ __all__ = [
     "ToolError",
     "ToolResult",
     "ToolSpec",
+    "TranscriptOptions",
+    "Transcription",
     "UnsupportedError",
     "Usage",
     "Value",
+    "Word",
     "__version__",
     "aio",
     "ask",
     "assistant",
     "audio",
+    "cached",
     "dump_messages",
     "errors",
     "file",
     "image",
+    "lint_schema",
     "load_messages",
     "register_provider",
     "system",
@@ -170,6 +207,10 @@ __all__ = [
 
 # Where each name lives; a room is imported when one of its names is first asked for.
 _HOMES = {
+    "BatchResult": "batch_results",
+    "BatchResults": "batch_results",
+    "Batch": "batcher",
+    "Batches": "batches",
     "ModelFacts": "catalog",
     "Chat": "chat",
     "Phase": "chunks",
@@ -179,6 +220,9 @@ _HOMES = {
     "Cost": "cost",
     "Prices": "cost",
     "Tier": "cost",
+    "PullProgress": "dialects.ollama_pull",
+    "Segment": "dialects.media_formats",
+    "Word": "dialects.media_formats",
     "Embedding": "embeddings",
     "Embeddings": "embeddings",
     "AuthenticationError": "errors",
@@ -215,6 +259,7 @@ _HOMES = {
     "file": "media",
     "image": "media",
     "video": "media",
+    "MediaStream": "media_calls",
     "Audio": "messages",
     "File": "messages",
     "Image": "messages",
@@ -228,13 +273,22 @@ _HOMES = {
     "ToolResult": "messages",
     "Value": "messages",
     "assistant": "messages",
+    "cached": "messages",
     "dump_messages": "messages",
     "load_messages": "messages",
     "system": "messages",
     "user": "messages",
+    "Call": "options",
+    "CompletionOptions": "options",
+    "EmbeddingOptions": "options",
+    "RerankOptions": "options",
+    "Settings": "options",
+    "ImageOptions": "pictures",
+    "ImageResponse": "pictures",
     "Provider": "providers",
     "register_provider": "providers",
     "Attempt": "requests",
+    "CacheReport": "requests",
     "Explanation": "requests",
     "Notice": "requests",
     "Options": "requests",
@@ -243,8 +297,15 @@ _HOMES = {
     "ToolSpec": "requests",
     "Ranked": "rerank",
     "Reranking": "rerank",
+    "SchemaFinding": "schema_lint",
+    "lint_schema": "schema_lint",
+    "SpeechOptions": "speech",
+    "SpeechResponse": "speech",
+    "SpeechStream": "speech",
     "Tool": "tools",
     "ToolContext": "tools",
+    "Transcription": "transcripts",
+    "TranscriptOptions": "transcripts",
     "Stream": "turn",
     "Usage": "usage",
 }

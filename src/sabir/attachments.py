@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import final
+from typing import TypeVar, cast, final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from .transports import Network
 MOST_LOADED = 20 << 20
 
 Medium = Image | Audio | File
+MediumT = TypeVar("MediumT", bound=Image | Audio | File)
 # Blocks: `runtime.call` puts it where that harms nobody.
 Load = Callable[[str, Line, int], bytes]
 
@@ -49,58 +50,16 @@ def loader(network: Network | None, allowed: From) -> Load:
 
 
 @final
-class Attachments:
-    """A model whose requests are made fit for what its server takes."""
+class Intake:
+    """What a server takes of media, part by part: what it would refuse, and what is loaded here for it."""
 
-    def __init__(self, model: Model, rules: MediaRules, server: str, runtime: Runtime, load: Load) -> None:
-        self._model = model
+    def __init__(self, rules: MediaRules, server: str, runtime: Runtime, load: Load) -> None:
         self._rules = rules
         self._server = server
         self._runtime = runtime
         self._load = load
-        # A call may send the same messages in several rounds.
-        self._loaded: weakref.WeakKeyDictionary[Exchange, dict[str, bytes]] = weakref.WeakKeyDictionary()
 
-    def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
-        if next(_media(request), None) is None:
-            return self._model.deltas(request, exchange)
-        return self._fitted(request, exchange)
-
-    def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
-        """As the model says it, with three dots for what would be loaded."""
-        notices: list[Notice] = []
-        for part in _media(request):
-            self._check(part)
-            if self._is_to_load(part):
-                notices.append(self._notice(part))
-        http, lowered = self._model.explain(_replaced(request, self._stood_in))
-        return http, (*dict.fromkeys(notices), *lowered)
-
-    async def _fitted(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
-        loaded = self._loaded.setdefault(exchange, {})
-        for part in _media(request):
-            self._check(part)
-        for part in _media(request):
-            if self._is_to_load(part) and (url := str(part.url)) not in loaded:
-                most = min(MOST_LOADED, self._rules.most.get(type(part), MOST_LOADED))
-                loaded[url] = await self._runtime.call(self._load, url, exchange.line, most)
-                exchange.report([self._notice(part)])
-
-        def filled(part: Medium) -> Medium:
-            if not self._is_to_load(part):
-                return part
-            try:
-                whole = with_data(part, loaded[str(part.url)])
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{shown(str(part.url))} leads to something else: {error}") from None
-            self._check(whole)
-            return whole
-
-        async with aclosing(self._model.deltas(_replaced(request, filled), exchange)) as batches:
-            async for batch in batches:
-                yield batch
-
-    def _check(self, part: Medium) -> None:
+    def check(self, part: Medium) -> None:
         """See to it that the server takes it.
 
         Raises:
@@ -119,17 +78,85 @@ class Attachments:
                 "it smaller, or pass an address if the server fetches those"
             )
 
-    def _is_to_load(self, part: Medium) -> bool:
+    def is_to_load(self, part: Medium) -> bool:
+        """Whether the server has to be sent what its address leads to."""
         # An address of a cloud's own storage (s3://) means something to that cloud only.
         is_address = part.url is not None and part.url.lower().startswith(("http://", "https://"))
         return is_address and isinstance(part, self._rules.inlined)
 
-    def _notice(self, part: Medium) -> Notice:
+    def notice(self, part: Medium) -> Notice:
+        """What is said of a part that is loaded here."""
         message = f"{shown(str(part.url))} was loaded here and sent as bytes, since {self._server} does not fetch it"
         return Notice("emulated", type(part).__name__, message)
 
+    async def loaded(self, part: Medium, exchange: Exchange) -> bytes:
+        """What a part's address leads to.
+
+        Raises:
+            SabirError: it cannot be loaded, or is not to be.
+        """
+        most = min(MOST_LOADED, self._rules.most.get(type(part), MOST_LOADED))
+        data: bytes = await self._runtime.call(self._load, str(part.url), exchange.line, most)
+        exchange.report([self.notice(part)])
+        return data
+
+    def filled(self, part: MediumT, data: bytes) -> MediumT:
+        """The part with what its address led to.
+
+        Raises:
+            ConfigurationError: it is nothing of the kind.
+            UnsupportedError: the server does not take it.
+        """
+        try:
+            whole = with_data(part, data)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{shown(str(part.url))} leads to something else: {error}") from None
+        self.check(whole)
+        return cast("MediumT", whole)
+
+
+@final
+class Attachments:
+    """A model whose requests are made fit for what its server takes."""
+
+    def __init__(self, model: Model, rules: MediaRules, server: str, runtime: Runtime, load: Load) -> None:
+        self._model = model
+        self._intake = Intake(rules, server, runtime, load)
+        # A call may send the same messages in several rounds.
+        self._loaded: weakref.WeakKeyDictionary[Exchange, dict[str, bytes]] = weakref.WeakKeyDictionary()
+
+    def deltas(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
+        if next(_media(request), None) is None:
+            return self._model.deltas(request, exchange)
+        return self._fitted(request, exchange)
+
+    def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        """As the model says it, with three dots for what would be loaded."""
+        notices: list[Notice] = []
+        for part in _media(request):
+            self._intake.check(part)
+            if self._intake.is_to_load(part):
+                notices.append(self._intake.notice(part))
+        http, lowered = self._model.explain(_replaced(request, self._stood_in))
+        return http, (*dict.fromkeys(notices), *lowered)
+
+    async def _fitted(self, request: Request, exchange: Exchange) -> AsyncGenerator[list[Delta], None]:
+        loaded, intake = self._loaded.setdefault(exchange, {}), self._intake
+        for part in _media(request):
+            intake.check(part)
+        for part in _media(request):
+            if intake.is_to_load(part) and (url := str(part.url)) not in loaded:
+                loaded[url] = await intake.loaded(part, exchange)
+
+        def filled(part: Medium) -> Medium:
+            return intake.filled(part, loaded[str(part.url)]) if intake.is_to_load(part) else part
+
+        async with aclosing(self._model.deltas(_replaced(request, filled), exchange)) as batches:
+            async for batch in batches:
+                yield batch
+
     def _stood_in(self, part: Medium) -> Medium:
-        return msgspec.structs.replace(part, url=None, data=b"...") if self._is_to_load(part) else part
+        return msgspec.structs.replace(part, url=None, data=b"...") if self._intake.is_to_load(part) else part
 
 
 def _media(request: Request) -> Iterator[Medium]:

@@ -11,7 +11,9 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, TypeVar, cast, final
 
+from .cost import Cost
 from .dialects import EmbeddingDialect, RerankDialect
+from .dialects.batches import BatchDialect
 from .errors import ConfigurationError, SabirError
 from .hooks import CallEnded, CallStarted, Hook, tell
 from .messages import Message, Text
@@ -23,13 +25,13 @@ from .usage import NOTHING, Usage
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT")
-DialectT = TypeVar("DialectT", bound=EmbeddingDialect | RerankDialect)
+DialectT = TypeVar("DialectT", bound=EmbeddingDialect | RerankDialect | BatchDialect)
 
 
 class Answered(list[T]):
     """A list that knows what its call was told beside it."""
 
-    __slots__ = ("attempts", "model", "request_id", "usage", "warnings")
+    __slots__ = ("attempts", "cost", "model", "request_id", "usage", "warnings")
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Answered(list[T]):
         *,
         model: str,
         usage: Usage = NOTHING,
+        cost: Cost | None = None,
         warnings: tuple[Notice, ...] = (),
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
@@ -44,6 +47,7 @@ class Answered(list[T]):
         super().__init__(items)
         self.model = model
         self.usage = usage
+        self.cost = cost
         self.warnings = warnings
         self.attempts = attempts
         self.request_id = request_id
@@ -58,7 +62,7 @@ class Asker(Generic[DialectT]):
 
     def __init__(self, dialect: DialectT, endpoint: Endpoint, runtime: Runtime, max_attempts: int) -> None:
         self.dialect = dialect
-        self.notices = endpoint.notices
+        self.notices_of = endpoint.notices_of
         self._endpoint = endpoint
         self._runtime = runtime
         self._max_attempts = max_attempts
@@ -173,6 +177,7 @@ def _response(answered: Answered[Any], seconds: float) -> Response[Any]:
         timings=Timings(seconds),
         finish_reason="stop",
         model=answered.model,
+        cost=answered.cost,
         warnings=answered.warnings,
         attempts=answered.attempts,
         request_id=answered.request_id,

@@ -17,8 +17,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from .cost import Cost, Prices
-from .messages import Message
+from .messages import ProviderState
 from .strict_json import is_object
+from .usage import Usage
 
 Level = Literal["minimal", "low", "medium", "high", "xhigh", "max", "budget", "adaptive", "always"]
 Modality = Literal["text", "image", "audio", "video", "pdf"]
@@ -82,7 +83,7 @@ Newer = Mapping[str, Mapping[str, ModelFacts]]
 
 
 class _Reported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a provider's usage says what the call cost: `per_usd` of it make a dollar. Not if `unless` is set there."""
+    """Where a provider's answer says what it cost: `per_usd` of it make a dollar. Not if `unless` is set there."""
 
     path: str
     per_usd: int = 1
@@ -101,8 +102,10 @@ class _Shelf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A provider's part of the file.
 
     It is another name of the provider `same_as`, if that is set. `aliases` are other ids of its models, `snapshot` is
-    the ending that an id with a date has; it costs and can do what the one without does. `kept_1h` is where its usage
-    says how many tokens were written to a cache for an hour.
+    the ending that an id with a date has; it costs and can do what the one without does. Where its answers say what is
+    on the bill: `reported` the sum, `kept_1h` how many tokens were written to a cache for an hour, `billed` the tokens
+    where those are others than it counts, `searches` the search units of a ranking. `by_the_hour` says that its prices
+    change in the course of a day, which no table shows, so that none is believed.
     """
 
     models: dict[str, ModelFacts] = {}
@@ -112,6 +115,9 @@ class _Shelf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosted: tuple[_Hosted, ...] = ()
     reported: _Reported | None = None
     kept_1h: str | None = None
+    billed: str | None = None
+    searches: str | None = None
+    by_the_hour: bool = False
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,22 +158,54 @@ def same_provider(provider: str) -> str:
     return _shelf(provider).same_as or provider
 
 
-def reported_cost(provider: str, message: Message) -> Cost | None:
+def said_beyond(state: ProviderState | None) -> dict[str, Any]:
+    """What an answer said beyond our words, in its provider's, as it stands with the answer (see `leftovers`)."""
+    kept: Any = None if state is None else state.value
+    answer, usage = _at(kept, "answer.set"), _at(kept, "usage.set")
+    said: dict[str, Any] = {}
+    for path, value in answer.items() if is_object(answer) else ():
+        # What stood inside of something that we do understand has its path as its name.
+        *outer, name = path.split(".")
+        place = said
+        for each in outer:
+            inner = place.get(each)
+            place[each] = place = dict(inner) if is_object(inner) else {}
+        place[name] = value
+    if is_object(usage):
+        said["usage"] = {**(said["usage"] if is_object(said.get("usage")) else {}), **usage}
+    return said
+
+
+def reported_cost(provider: str, said: Mapping[str, Any]) -> Cost | None:
     """What the provider itself says that an answer cost, all that it bills included; None if it says nothing."""
-    told, usage = _shelf(same_provider(provider)).reported, _usage_beyond(message)
-    if told is None or (told.unless is not None and usage.get(told.unless)):
+    told = _shelf(same_provider(provider)).reported
+    if told is None or (told.unless is not None and _at(said, told.unless)):
         return None
-    value = _at(usage, told.path)
+    value = _at(said, told.path)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         return None
     return Cost(usd=Decimal(str(value)) / told.per_usd, source=provider, is_reported=True)
 
 
-def kept_for_an_hour(provider: str, message: Message) -> int:
+def billed_usage(provider: str, said: Mapping[str, Any]) -> Usage | None:
+    """The tokens that an answer's provider bills, where it says that those are others than the ones it counts."""
+    path = _shelf(same_provider(provider)).billed
+    billed = None if path is None else _at(said, path)
+    if not is_object(billed):
+        return None
+    return Usage(input=_count(billed.get("input_tokens")), output=_count(billed.get("output_tokens")))
+
+
+def kept_for_an_hour(provider: str, said: Mapping[str, Any]) -> int:
     """How many of the tokens that were written to a cache are kept there for an hour."""
     path = _shelf(same_provider(provider)).kept_1h
-    count = _at(_usage_beyond(message), path) if path is not None else None
-    return count if isinstance(count, int) and count > 0 else 0
+    return 0 if path is None else _count(_at(said, path)) or 0
+
+
+def searches_of(provider: str, said: Mapping[str, Any]) -> int | None:
+    """How many search units a ranking took."""
+    path = _shelf(same_provider(provider)).searches
+    return None if path is None else _count(_at(said, path))
 
 
 def _found(provider: str, model: str, newer: Newer) -> ModelFacts:
@@ -179,14 +217,22 @@ def _found(provider: str, model: str, newer: Newer) -> ModelFacts:
         ids.append(re.sub(f"{shelf.snapshot}$", "", model))
     for each in ids:
         if each is not None and (each in shelf.models or each in fresh):
-            return fresh.get(each, UNKNOWN).over(shelf.models.get(each, UNKNOWN))
+            found = _laid_over(fresh.get(each, UNKNOWN), shelf.models.get(each, UNKNOWN))
+            return msgspec.structs.replace(found, prices=None) if shelf.by_the_hour else found
     return UNKNOWN
 
 
-def _usage_beyond(message: Message) -> Mapping[str, Any]:
-    """What a provider's usage says beyond the portable buckets, which stands with the answer (see `leftovers`)."""
-    beyond = None if message.state is None else _at(message.state.value, "usage.set")
-    return beyond if is_object(beyond) else {}
+def _laid_over(newer: ModelFacts, ours: ModelFacts) -> ModelFacts:
+    """Newer facts over ours. What a model can do as ours say, and cannot as newer ones do, is not known."""
+    denied = [name for name in ABILITIES if getattr(ours, name) and getattr(newer, name) is False]
+    return msgspec.structs.replace(newer.over(ours), **dict.fromkeys(denied))
+
+
+def _count(value: Any) -> int | None:
+    """A count, which Cohere writes as 1.0 too."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
+        return None
+    return int(value)
 
 
 def _at(value: Any, path: str) -> Any:

@@ -15,7 +15,15 @@ class Phase(StrEnum):
     IMAGE_GENERATING = "image_generating"
     AUDIO_GENERATING = "audio_generating"
     SPEECH_GENERATING = "speech_generating"
+    RESTARTING = "restarting"
     DONE = "done"
+
+
+class Restart(NamedTuple):
+    """Why the text of an answer so far is void, and the number of the attempt that follows."""
+
+    reason: str
+    attempt: int
 
 
 class StreamChunk(NamedTuple):
@@ -24,7 +32,8 @@ class StreamChunk(NamedTuple):
     The shape of `content` follows `phase`: a str for thinking and generating; `{"name", "arguments", "response"}` for
     tool_calling, once the tool has run; `{"step", "total_steps", "image", "final", "result"}` for image_generating;
     `{"step", "total_steps", "final", "result", "duration_s"}` for audio_generating; `{"chunk_index", "total_chunks",
-    "final", "result"}` for speech_generating; and for done, which ends every stream once, an empty str.
+    "final", "result"}` for speech_generating; `{"reason", "attempt"}` for restarting, when the text of the answer so
+    far is void and comes anew; and for done, which ends every stream once, an empty str.
     `agent` names the agent that spoke, `iteration` is the zero-based round of its tool loop.
     """
 
@@ -51,6 +60,10 @@ class StreamChunk(NamedTuple):
 
     def is_speech_progress(self) -> bool:
         return self.phase is Phase.SPEECH_GENERATING
+
+    def is_restart(self) -> bool:
+        """Whether the answer's text so far is void: a page that shows it should clear it."""
+        return self.phase is Phase.RESTARTING
 
     def is_done(self) -> bool:
         return self.phase is Phase.DONE

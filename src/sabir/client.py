@@ -10,33 +10,34 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from importlib import import_module
-from typing import Any, NamedTuple, Self, TypeVar, Unpack, final, get_args, overload
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, Unpack, final, get_args, overload
 
 import msgspec
 
-from .attachments import Attachments, loader
+from .attachments import loader
+from .batcher import Answer, Batcher, Kept, Planned
+from .batches import AsyncBatches, Batches, BatchesBody
 from .billing import Billing
-from .calls import Asker, ListCall, checked_texts
-from .catalog import UNKNOWN, ModelFacts, facts_of
+from .calls import checked_texts
+from .capability_checks import beyond_limits, check_capabilities, check_tool_choice
+from .catalog import ModelFacts
 from .chat import AsyncChat, Chat, ChatBody, chat_settings
+from .chunks import Phase
 from .cost import Cost
-from .credentials import find_address, find_key
-from .dialects import Dialect, EmbeddingRequest, RerankRequest
-from .dialects.media_rules import MediaRules
+from .dialects import EmbeddingRequest, RerankRequest
+from .dialects.media_formats import Asked, ImageRequest, SpeechRequest, TranscriptRequest
+from .dialects.ollama_pull import PullRequest
 from .embeddings import Embedder, Embedding, EmbeddingCall, Embeddings
-from .engines import Engine
-from .environment import Environment
 from .errors import ClosedError, ConfigurationError, UnsupportedError
 from .estimates import estimated
 from .handover import sendable
 from .hooks import Hooks
 from .loops import AnyLoop
-from .messages import Audio, File, Image, Message, Text
-from .model import Endpoint, Exchange, Local, Model, Remote
-from .newer_facts import newer_facts
+from .media import AudioSource, ImageSource
+from .media_calls import AsyncMediaStream, MediaCall, MediaStream, Setting
+from .messages import Message, ProviderState, ServerItem, Text
+from .model import Exchange, Model
 from .options import (
     Call,
     CompletionOptions,
@@ -50,35 +51,44 @@ from .options import (
     merged,
     phases_of,
     policy,
+    recovery_ways,
+    schema_mode,
     seconds,
     whole,
 )
-from .prompts import Prompt, as_messages, attached
+from .pictures import ImageCall, ImageOptions, ImageResponse, image_request
+from .prompt_cache import PromptMemory, Watch
+from .prompts import Prompt, as_messages, attached, check_asks
 from .providers import (
-    CAPABILITIES,
     PROVIDERS,
-    ModelString,
-    Provider,
-    check_base_url,
-    has_provider,
-    is_same_server,
-    parse_model,
 )
-from .requests import Explanation, Notice, OutputSchema, Request, Response, Secret
+from .pulling import OnProgress, Pull
+from .recovery import Recovery
+from .requests import Explanation, Notice, Options, OutputSchema, Request, Response, SchemaMode, Secret
 from .rerank import RerankCall, Reranker, Reranking
-from .retry import Retry
 from .rows import Account
 from .runtime import Blocking, Line, Runtime, awaitable, blocking
 from .schema import Schema, schema_of
-from .server_facts import read_facts
+from .speech import (
+    AsyncSpeechStream,
+    SpeechCall,
+    SpeechOptions,
+    SpeechResponse,
+    SpeechStream,
+    speech_request,
+)
+from .streams import reader_of
 from .strict_json import decode_json
+from .structured import ByTool, way_of
+from .targets import Models, Target, Targets, facts_of_target
 from .tools import Toolbox
+from .transcripts import TranscriptCall, Transcription, TranscriptOptions, transcript_request
 from .transports import Network, blocking_transport, check_transport, eventful_transport, network_of, runs_on_trio
 from .turn import Turn, awaitable_stream, blocking_stream
 from .usage import Usage
-from .version import __version__
 
 T = TypeVar("T")
+MediaCallT = TypeVar("MediaCallT", bound=MediaCall[Any, Any, Any, Any])
 
 TIMEOUT = 600.0
 IDLE_TIMEOUT = 300.0
@@ -87,49 +97,49 @@ MAX_ATTEMPTS = 3
 MAX_TOOL_ROUNDS = 10
 ACCOUNTS: tuple[Account, ...] = get_args(Account)
 
-_USER_AGENT = f"sabir/{__version__}"
-_PICO_NOTICE = Notice(
-    "default_model",
-    "model",
-    "no model was named, so the one inside the package answers: Pico, 1.5 million parameters, a toy that knows a few "
-    "tricks. Name one with model= or the environment variable SABIR_MODEL.",
+
+# What `recover` asks of a provider that makes answers in the background.
+_KEPT = Notice(
+    "advice",
+    "recover",
+    "the answer is made in the background and kept by the provider for a while (background, store), so that it can be "
+    "read on if its stream breaks off; recover=['continue', 'restart'] does without",
+)
+_NOT_ANNOUNCED = Notice(
+    "unsupported",
+    "recover",
+    "an answer that breaks off is not asked for again from its beginning, since include= leaves out the chunk that "
+    "would say so: add 'restarting' to it",
+)
+_NOT_KEPT = Notice(
+    "unsupported",
+    "recover",
+    "the answer cannot be read on if its stream breaks off, since extra= says that it is not to be kept: leave "
+    "'background' and 'store' out of it",
 )
 
 
-class _Target(msgspec.Struct, frozen=True):
-    """A model string, resolved."""
+class _Endable(Protocol):
+    """Something that is under way, and ends with its client."""
 
-    name: str
-    id: str
-    dialect: str
-    maker: str
-    model: Model
-    is_remote: bool = False
-    has_chat: bool = True
-    completer: Model | None = None
-    embedder: Embedder | None = None
-    reranker: Reranker | None = None
-    capabilities: frozenset[str] | None = None
-    notice: Notice | None = None
-    defaults: Mapping[str, Any] = {}
-    named: ModelString | None = None
-    # Whether the server is the provider's own; what is known of its models counts only there.
-    is_own: bool = False
+    def end(self) -> None: ...
 
 
 class _Plan(NamedTuple):
     """One call, checked."""
 
-    target: _Target
+    target: Target
     facts: ModelFacts
     request: Request
+    model: Model
     tools: Toolbox
     schema: Schema[Any] | None
+    schema_mode: SchemaMode | None
     max_tool_rounds: int
+    validation_retries: int
     notices: tuple[Notice, ...]
-
-
-Models = str | Engine | Sequence[str | Engine] | None
+    # Whether the provider keeps the answer, so that it can be read on if it breaks off.
+    resumes: bool = False
 
 
 class ClientBody:
@@ -148,55 +158,56 @@ class ClientBody:
         self._connect_timeout = seconds(settings.get("connect_timeout", CONNECT_TIMEOUT), "connect_timeout")
         for limit in ("timeout", "idle_timeout", "connect_timeout"):
             options.pop(limit, None)
-        self._base_url: str | None = options.pop("base_url", None)
-        api_key = options.pop("api_key", None)
-        self._api_key = Secret(api_key) if isinstance(api_key, str) else api_key
-        self._environment = Environment()
-        self._account: dict[Account, str | None] = {
-            name: header_text(options.pop(name, None), name) for name in ACCOUNTS
-        }
+        base_url, api_key = options.pop("base_url", None), options.pop("api_key", None)
+        account: dict[Account, str | None] = {name: header_text(options.pop(name, None), name) for name in ACCOUNTS}
         self._max_attempts = whole(options.pop("max_attempts", MAX_ATTEMPTS), "max_attempts", 1)
         self._max_tool_rounds = whole(options.pop("max_tool_rounds", MAX_TOOL_ROUNDS), "max_tool_rounds", 0)
+        self._validation_retries = whole(options.pop("validation_retries", 0), "validation_retries", 0)
+        self._recover = recovery_ways(options.pop("recover", False))
         self._on_unsupported = policy(options.pop("on_unsupported", "warn"))
         self._hooks = Hooks(options.pop("hooks", ()))
         self._tools = Toolbox(options.pop("tools", ()))
         self._billing = Billing(options.pop("prices", None))
+        self._prompts = PromptMemory()
         transport = options.pop("transport", None)
         told = {name: options.pop(name) for name in ("ssl_context", "ca_file", "proxy", "http2") if name in options}
         network = network_of(transport, **told)
         is_ours = isinstance(transport, str | None)
-        self._load = loader(network if is_ours else None, fetch_from(options.pop("fetch", "public")))
+        load = loader(network if is_ours else None, fetch_from(options.pop("fetch", "public")))
         self._runtime = runtime(transport, network)
         for wrap in options.pop("runtime_wrappers", ()):
             self._runtime = wrap(self._runtime)
-        self._model_wrappers = tuple(options.pop("model_wrappers", ()))
+        wrappers = tuple(options.pop("model_wrappers", ()))
         self._options = options
-        if self._base_url is not None:
-            check_base_url(self._base_url)
-        self._targets: dict[str, _Target] = {}
-        self._engines: list[Engine] = []
         # Weak, so that a turn whose reader an interrupt took away is as good as dropped.
         # A plain dict, since it is copied while other threads add to it, which a WeakSet does not bear.
-        self._live: dict[int, weakref.ref[Turn[Any] | ListCall[Any]]] = {}
+        self._live: dict[int, weakref.ref[_Endable]] = {}
         self._dimensions: dict[str, int] = {}
         self._is_closed = False
-        listed = self._listed(models)
-        self._models = tuple(target.name for target in listed)
-        self._default: _Target = listed[0]
+        self._targets = Targets(
+            models,
+            self._runtime,
+            base_url=base_url,
+            api_key=Secret(api_key) if isinstance(api_key, str) else api_key,
+            account=account,
+            max_attempts=self._max_attempts,
+            wrappers=wrappers,
+            load=load,
+        )
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models this client was made with."""
-        return self._models
+        return self._targets.names
 
     @property
     def default_model(self) -> str:
         """The model that is asked where a call names none."""
-        return self._default.name
+        return self._targets.default.name
 
     @default_model.setter
     def default_model(self, model: str) -> None:
-        self._default = self._target(model)
+        self._targets.default = self._targets.find(model)
 
     @property
     def hooks(self) -> Hooks:
@@ -263,21 +274,24 @@ class ClientBody:
         `layers` are options over the client's own, each over the one before; `is_raw` says that the messages are
         prompts of raw text.
         """
-        plan = self._planned(messages, layers, schema, is_stream, is_raw)
+        is_blind = is_stream and not _sees_restarts(include)
+        plan = self._planned(messages, layers, schema, is_stream, is_raw, is_blind=is_blind)
         exchange = self._exchange()
         if plan.target.notice is not None:
             exchange.notices.append(plan.target.notice)
             _tell_once_on_stderr(plan.target.notice.message)
         exchange.notices += plan.notices
+        exchange.resumes = plan.resumes
 
         def over(turn: Turn[Any]) -> None:
             self._live.pop(id(turn), None)
             if when_over is not None:
                 when_over(turn)
 
+        cost = partial(self._cost, plan)
         turn: Turn[Any] = Turn(
             runtime=self._runtime,
-            model=plan.target.model,
+            model=plan.model,
             name=plan.target.name,
             dialect=plan.target.dialect,
             maker=plan.target.maker,
@@ -286,13 +300,16 @@ class ClientBody:
             timeout=self._timeout,
             tools=plan.tools,
             schema=plan.schema,
+            schema_mode=plan.schema_mode,
             max_tool_rounds=plan.max_tool_rounds,
+            validation_retries=plan.validation_retries,
             include=include,
             hooks=self._hooks.snapshot(),
-            cost=partial(self._cost, plan),
+            cost=cost,
             when_over=over,
+            watch=Watch(self._prompts, plan.target.name, cost, plan.target.least_kept),
         )
-        self._keep(turn)
+        self.keep(turn)
         return turn
 
     async def raw_complete(self, prompt: str | Sequence[str], **options: Unpack[CompletionOptions]) -> Response[None]:
@@ -320,7 +337,7 @@ class ClientBody:
         messages = as_messages(prompt, attached(options), options.pop("system", None))
         plan = self._planned(messages, (options,), schema, stream)
         fit, dropped = sendable(plan.request.messages, plan.target.maker)
-        http, notices = plan.target.model.explain(msgspec.structs.replace(plan.request, messages=fit))
+        http, notices = plan.model.explain(msgspec.structs.replace(plan.request, messages=fit))
         notices = (*plan.notices, *dropped, *notices)
         usage = estimated(plan.request)
         return Explanation(
@@ -333,11 +350,103 @@ class ClientBody:
             notices,
             usage,
             None if usage is None else self._cost(plan, plan.request, msgspec.structs.replace(usage, output=0)),
+            plan.schema_mode,
         )
 
     def capabilities(self, model: str | None = None) -> ModelFacts:
         """What is known of a model, the default one if none is named: what it can do, takes and costs. Asks nobody."""
-        return _facts(self._default if model is None else self._target(model))
+        return facts_of_target(self._targets.default if model is None else self._targets.find(model))
+
+    @property
+    def runtime(self) -> Runtime:
+        """All that this client touches of the outside."""
+        return self._runtime
+
+    def batcher(self, provider: str) -> Batcher:
+        """Where the batches of a provider are: one of this client's, at its address, or any other."""
+        return self._batching(self._targets.for_batches(provider, ""))
+
+    def batch_plan(self, messages: tuple[Message, ...], options: Mapping[str, Any], schema: Any) -> Planned:
+        """Prepare one prompt of a batch: all that can be wrong with it is found here."""
+        name = merged(self._options, checked_options(options, Call)).get("model")
+        target = self._targets.default if name is None else self._targets.find(name)
+        batcher = self._batching(target)
+        kept = Kept(batcher.asked_in)
+        layers = ({"max_tool_rounds": 0}, options)
+        plan = self._planned(messages, layers, schema, is_stream=False, answers=batcher.fitted(kept))
+        fit, notices = sendable(plan.request.messages, target.maker)
+        request = msgspec.structs.replace(plan.request, messages=fit)
+        return Planned(batcher, request, plan.model, kept, plan.schema_mode, (*plan.notices, *notices))
+
+    def batch_turn(self, batcher: Batcher, model: str, answer: Answer, schema: Any) -> Turn[Any]:
+        """The turn in which an answer of a batch is read as any other; the hooks are not told of it."""
+        plan = self._batch_answer(batcher, model, answer, schema)
+        return Turn(
+            runtime=self._runtime,
+            model=plan.model,
+            name=plan.target.name,
+            dialect=answer.dialect.name,
+            maker=plan.target.maker,
+            request=plan.request,
+            exchange=self._exchange(),
+            timeout=self._timeout,
+            tools=plan.tools,
+            schema=plan.schema,
+            schema_mode=plan.schema_mode,
+            max_tool_rounds=0,
+            validation_retries=0,
+            include=frozenset(),
+            hooks=(),
+            cost=partial(self._batch_cost, batcher, plan),
+            when_over=lambda _: None,
+        )
+
+    def batch_cost(self, batcher: Batcher, model: str, answer: Answer, response: Response[Any]) -> Cost | None:
+        """What an answer of a batch cost."""
+        plan = self._batch_answer(batcher, model, answer, None)
+        return self._batch_cost(batcher, plan, plan.request, response.usage, response.message)
+
+    def _batch_cost(
+        self, batcher: Batcher, plan: _Plan, request: Request, usage: Usage, message: Message
+    ) -> Cost | None:
+        # What the provider itself ran is billed by the use, and whether it was to run anything is not known here.
+        is_more = any(isinstance(part, ServerItem) for part in message.parts)
+        return None if is_more else batcher.reduced(self._cost(plan, request, usage, message), usage)
+
+    def open_exchange(self) -> tuple[Exchange, float | None]:
+        """What one call leaves behind, and the seconds that it may take."""
+        if self._is_closed:
+            raise ClosedError("this client has been closed; make a new one")
+        return self._exchange(), self._timeout
+
+    def _batch_answer(self, batcher: Batcher, model: str, answer: Answer, schema: Any) -> _Plan:
+        target = self._targets.for_batches(batcher.provider, model)
+        shape: Schema[Any] | None = None if schema is None else schema_of(schema)
+        request = Request(model=model, messages=())
+        if shape is not None:
+            request = msgspec.structs.replace(request, schema=OutputSchema(shape.name, shape.json))
+        return _Plan(
+            target=target,
+            facts=facts_of_target(target),
+            request=request,
+            model=ByTool(answer) if answer.schema_mode == "tool" else answer,
+            tools=Toolbox(()),
+            schema=shape,
+            schema_mode=answer.schema_mode,
+            max_tool_rounds=0,
+            validation_retries=0,
+            notices=(),
+        )
+
+    def _batching(self, target: Target) -> Batcher:
+        if target.batcher is None:
+            known = ", ".join(sorted(name for name, row in PROVIDERS.items() if row.batches is not None))
+            raise UnsupportedError(
+                f"{target.name} answers no batches; ask it prompt by prompt, or name a model of a provider that does, "
+                f"as in model='openai:gpt-4o-mini'. There are: {known}",
+                model=target.name,
+            )
+        return target.batcher
 
     def _cost(self, plan: _Plan, request: Request, usage: Usage, message: Message | None = None) -> Cost | None:
         named = plan.target.named
@@ -345,6 +454,18 @@ class ClientBody:
             return None
         prices, is_own = plan.facts.prices, plan.target.is_own
         return self._billing.cost(named.provider.name, request, usage, message, listed=prices, is_own=is_own)
+
+    def _list_cost(
+        self,
+        target: Target,
+        request: EmbeddingRequest | RerankRequest,
+        usage: Usage,
+        state: ProviderState | None,
+    ) -> Cost | None:
+        if target.named is None:
+            return None
+        provider, listed = target.named.provider.name, facts_of_target(target).prices
+        return self._billing.list_cost(provider, request, usage, state, listed=listed, is_own=target.is_own)
 
     # A str is a sequence of str too, and the first of the two is meant then.
     @overload
@@ -403,12 +524,183 @@ class ClientBody:
             runtime=self._runtime,
             name=target.name,
             request=RerankRequest(model=target.id, query=query, documents=texts, **merged(own, checked)),
+            cost=partial(self._list_cost, target),
             exchange=self._exchange(),
             timeout=self._timeout,
             hooks=self._hooks.snapshot(),
         )
-        self._keep(call)
+        self.keep(call)
         return await call.result()
+
+    async def pull(
+        self,
+        model: str | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Have the server fetch a model, the default one if none is named, so that it can be asked: Ollama does that.
+
+        `on_progress` is called with each `PullProgress`; it may be `async def`, and what it raises ends the pull.
+        `timeout` is the most seconds that it may take in all; None is no limit, whatever the client's own `timeout`,
+        since it takes as long as the model is large. The client's `idle_timeout` ends a pull of which nothing is heard.
+        One that breaks off is begun again, up to `max_attempts`, and goes on where it was. One that is left (cancelled,
+        interrupted, closed) is left by the server too, which keeps what it has. `extra` goes to the wire as it is, as
+        in `{"insecure": True}`. Hooks are told of answers, and this is none.
+
+        Raises:
+            SabirError: one of the family in `sabir.errors`: a `NotFoundError` where there is no such model, a
+                `ConfigurationError` where the provider fetches none. And what `on_progress` raises, as it is.
+        """
+        if self._is_closed:
+            raise ClosedError("this client has been closed; make a new one")
+        target = self._targets.default if model is None else self._targets.find(model)
+        if target.puller is None:
+            known = ", ".join(sorted(name for name, row in PROVIDERS.items() if row.pull is not None))
+            raise ConfigurationError(
+                f"{target.name} cannot be pulled: its provider has no such request; there are: {known}, as in "
+                "pull('ollama:llama3.2')",
+                model=target.name,
+            )
+        if on_progress is not None and not callable(on_progress):
+            raise ConfigurationError(f"on_progress is a function, not {type(on_progress).__name__}")
+        own = {"headers": self._options.get("headers")}
+        request = PullRequest(model=target.id, **merged(own, checked_options({"extra": extra}, Options)))
+        pull = Pull(target.puller, request, self._exchange(), seconds(timeout, "timeout"), on_progress)
+        self.keep(pull)
+        await pull.done()
+
+    async def image(
+        self,
+        prompt: str,
+        *,
+        images: Iterable[ImageSource] | None = None,
+        mask: ImageSource | None = None,
+        **options: Unpack[ImageOptions],
+    ) -> ImageResponse:
+        """Make a picture of words, or of `images` that it is to be like or to change, where `mask` is transparent.
+
+        Its `images` are parts that any message may have; `save` writes them to files. For the rest see `ImageOptions`.
+
+        Raises:
+            SabirError: one of the family in `sabir.errors`, and nothing else.
+        """
+        return await self._image_call(prompt, images, mask, None, False, options).finish()
+
+    def open_image(
+        self,
+        prompt: str,
+        *,
+        images: Iterable[ImageSource] | None = None,
+        mask: ImageSource | None = None,
+        include: Iterable[str] | None = None,
+        **options: Unpack[ImageOptions],
+    ) -> ImageCall:
+        """See a picture come, as `image_generating` chunks; then `response` is what `image` would have returned.
+
+        With `previews` there are unfinished pictures among them, where the provider shows some.
+        """
+        return self._image_call(prompt, images, mask, include, True, options)
+
+    async def speak(self, text: str, **options: Unpack[SpeechOptions]) -> SpeechResponse:
+        """Have a text spoken. `audio` is the sound, `save` writes it to a file. For the rest see `SpeechOptions`.
+
+        Raises:
+            SabirError: one of the family in `sabir.errors`, and nothing else.
+        """
+        return await self._speech_call(text, None, False, options).finish()
+
+    def open_speech(
+        self, text: str, *, include: Iterable[str] | None = None, **options: Unpack[SpeechOptions]
+    ) -> SpeechCall:
+        """Hear a text as it is spoken, as `speech_generating` chunks; then `response` is what `speak` would return."""
+        return self._speech_call(text, include, True, options)
+
+    async def transcribe(self, audio: AudioSource, **options: Unpack[TranscriptOptions]) -> Transcription:
+        """Write down what is said in a recording: a path, bytes, URL or what else `sabir.audio` takes.
+
+        For the rest see `TranscriptOptions`.
+
+        Raises:
+            SabirError: one of the family in `sabir.errors`, and nothing else.
+        """
+        return await self._transcript_call(audio, None, False, options).finish()
+
+    def open_transcript(
+        self, audio: AudioSource, *, include: Iterable[str] | None = None, **options: Unpack[TranscriptOptions]
+    ) -> TranscriptCall:
+        """See a transcript come, as `generating` chunks; then `response` is what `transcribe` would have returned."""
+        return self._transcript_call(audio, include, True, options)
+
+    def _image_call(
+        self,
+        prompt: str,
+        images: Iterable[ImageSource] | None,
+        mask: ImageSource | None,
+        include: Iterable[str] | None,
+        is_stream: bool,
+        options: ImageOptions,
+    ) -> ImageCall:
+        own = {name: self._options.get(name) for name in ("user", "headers")}
+        model, fields = image_request(prompt, images, mask, own, options)
+        target = self._making(model)
+        if target.artist is None:
+            raise self._cannot(target, "images", "makes no pictures", "openai:gpt-image-2")
+        request = ImageRequest(model=target.id, stream=is_stream, **fields)
+        return self._kept(ImageCall(target.artist, request, self._setting(target, include)))
+
+    def _speech_call(
+        self, text: str, include: Iterable[str] | None, is_stream: bool, options: SpeechOptions
+    ) -> SpeechCall:
+        model, fields = speech_request(text, {"headers": self._options.get("headers")}, options)
+        target = self._making(model)
+        if target.speaker is None:
+            raise self._cannot(target, "speech", "does not speak", "openai:gpt-4o-mini-tts")
+        request = SpeechRequest(model=target.id, stream=is_stream, **fields)
+        return self._kept(SpeechCall(target.speaker, request, self._setting(target, include)))
+
+    def _transcript_call(
+        self, audio: AudioSource, include: Iterable[str] | None, is_stream: bool, options: TranscriptOptions
+    ) -> TranscriptCall:
+        model, fields = transcript_request(audio, {"headers": self._options.get("headers")}, options)
+        target = self._making(model)
+        if target.scribe is None:
+            raise self._cannot(target, "transcripts", "transcribes nothing", "openai:gpt-4o-transcribe")
+        request = TranscriptRequest(model=target.id, stream=is_stream, **fields)
+        return self._kept(TranscriptCall(target.scribe, request, self._setting(target, include)))
+
+    def _making(self, model: str | None) -> Target:
+        if self._is_closed:
+            raise ClosedError("this client has been closed; make a new one")
+        return self._targets.default if model is None else self._targets.find(model)
+
+    def _cannot(self, target: Target, field: str, what: str, example: str) -> UnsupportedError:
+        known = ", ".join(sorted(name for name, row in PROVIDERS.items() if getattr(row, field) is not None))
+        text = f"{target.name} {what}; name a model of a provider that does, as in model={example!r}. There are: "
+        return UnsupportedError(f"{text}{known}", model=target.name)
+
+    def _setting(self, target: Target, include: Iterable[str] | None) -> Setting:
+        return Setting(
+            name=target.name,
+            exchange=self._exchange(),
+            timeout=self._timeout,
+            hooks=self._hooks.snapshot(),
+            include=phases_of(include),
+            cost=partial(self._media_cost, target),
+        )
+
+    def _media_cost(self, target: Target, asked: Asked, usage: Usage, state: ProviderState | None) -> Cost | None:
+        if target.named is None:
+            return None
+        # Lists of prices are for texts: of pictures and sounds they do not tell all. The caller and the provider do.
+        request = Request(model=asked.model, messages=(), extra=asked.extra)
+        said = Message("assistant", (), state=state)
+        return self._billing.cost(target.named.provider.name, request, usage, said, listed=None, is_own=False)
+
+    def _kept(self, call: MediaCallT) -> MediaCallT:
+        self.keep(call)
+        return call
 
     async def _embedded(self, texts: Sequence[str], options: EmbeddingOptions) -> Embeddings:
         inputs = checked_texts(texts, "embed takes a text or a list of texts", "text")
@@ -425,15 +717,16 @@ class ClientBody:
             runtime=self._runtime,
             name=target.name,
             request=EmbeddingRequest(model=target.id, inputs=inputs, **merged(own, checked)),
+            cost=partial(self._list_cost, target),
             exchange=self._exchange(),
             timeout=self._timeout,
             hooks=self._hooks.snapshot(),
         )
-        self._keep(call)
+        self.keep(call)
         return await call.result()
 
-    def _embedding_target(self, model: str | None) -> tuple[_Target, Embedder]:
-        target = self._default if model is None else self._target(model)
+    def _embedding_target(self, model: str | None) -> tuple[Target, Embedder]:
+        target = self._targets.default if model is None else self._targets.find(model)
         if target.embedder is None:
             known = ", ".join(sorted(name for name, row in PROVIDERS.items() if row.embeddings is not None))
             raise UnsupportedError(
@@ -443,8 +736,8 @@ class ClientBody:
             )
         return target, target.embedder
 
-    def _rerank_target(self, model: str | None) -> tuple[_Target, Reranker]:
-        target = self._default if model is None else self._target(model)
+    def _rerank_target(self, model: str | None) -> tuple[Target, Reranker]:
+        target = self._targets.default if model is None else self._targets.find(model)
         if target.reranker is None:
             known = ", ".join(sorted(name for name, row in PROVIDERS.items() if row.rerank is not None))
             raise UnsupportedError(
@@ -454,7 +747,7 @@ class ClientBody:
             )
         return target, target.reranker
 
-    def _completing(self, target: _Target) -> _Target:
+    def _completing(self, target: Target) -> Target:
         """The target, to be asked to go on with raw text."""
         dialect = None if target.named is None else target.named.provider.completions
         if target.completer is None or dialect is None:
@@ -464,7 +757,8 @@ class ClientBody:
                 f"model='openai:gpt-3.5-turbo-instruct'. There are: {known}",
                 model=target.name,
             )
-        return msgspec.structs.replace(target, model=target.completer, dialect=dialect.name, has_chat=True)
+        chat = {"prefill": None, "in_background": None}
+        return msgspec.structs.replace(target, model=target.completer, dialect=dialect.name, has_chat=True, **chat)
 
     def _exchange(self) -> Exchange:
         line = Line(idle=self._idle_timeout, connect=self._connect_timeout, now=self._runtime.now)
@@ -477,18 +771,25 @@ class ClientBody:
         schema: Any,
         is_stream: bool,
         is_raw: bool = False,
+        answers: Model | None = None,
+        is_blind: bool = False,
     ) -> _Plan:
         if self._is_closed:
             raise ClosedError("this client has been closed; make a new one")
+        if not is_raw:
+            check_asks(messages)
         checked = [self._options, *(checked_options(layer, Call) for layer in layers)]
         model = merged(*checked).get("model")
-        target = self._default if model is None else self._target(model)
+        target = self._targets.default if model is None else self._targets.find(model)
         if is_raw:
             target = self._completing(target)
         options = merged(target.defaults, *checked)
         options.pop("model", None)
         tools = options.pop("tools", None)
         max_tool_rounds = whole(options.pop("max_tool_rounds", self._max_tool_rounds), "max_tool_rounds", 0)
+        retries = whole(options.pop("validation_retries", self._validation_retries), "validation_retries", 0)
+        ways = recovery_ways(options.pop("recover", self._recover))
+        wanted = schema_mode(options.pop("schema_mode", None))
         toolbox = tools if isinstance(tools, Toolbox) else self._tools if tools is None else Toolbox(tools)
         shape: Schema[Any] | None = None if schema is None else schema_of(schema)
         request = Request(
@@ -504,10 +805,43 @@ class ClientBody:
                 f"{target.name} holds no conversations; ask it for embed() or rerank(), or name another model",
                 model=target.name,
             )
-        _check_tool_choice(request)
-        facts = _facts(target)
-        _check_capabilities(request, target, facts)
-        return _Plan(target, facts, request, toolbox, shape, max_tool_rounds, _beyond_limits(request, target, facts))
+        check_tool_choice(request)
+        facts = facts_of_target(target)
+        check_capabilities(request, target, facts)
+        # Who answers is the target's model, but for a batch, whose requests are kept and not sent.
+        model, mode = answers or target.model, None
+        if request.schema is not None:
+            held, calls = facts.structured, facts.tools
+            way = way_of(request, target.schema_modes, wanted, is_held=held, calls_tools=calls)
+            model = model if way.wrap is None else way.wrap(model)
+            request = msgspec.structs.replace(request, schema=msgspec.structs.replace(request.schema, mode=way.mode))
+            mode = "grammar" if way.mode == "native" and not target.is_remote else way.mode
+        notices = (*beyond_limits(request, target, facts), *self._advice(request))
+        kept: Request | None = None
+        if is_blind and "restart" in ways:
+            ways -= {"restart"}
+            notices = (*notices, _NOT_ANNOUNCED)
+        if ways and answers is None:
+            model = Recovery(model, self._runtime, self._max_attempts, ways, target.prefill, target.dialect)
+            if "resume" in ways and is_stream and target.in_background is not None:
+                kept = target.in_background(request)
+                notices = (*notices, _NOT_KEPT if kept is None else _KEPT)
+        return _Plan(
+            target=target,
+            facts=facts,
+            request=kept or request,
+            model=model,
+            tools=toolbox,
+            schema=shape,
+            schema_mode=mode,
+            max_tool_rounds=max_tool_rounds,
+            validation_retries=retries,
+            resumes=kept is not None,
+            notices=notices,
+        )
+
+    def _advice(self, request: Request) -> Iterable[Notice]:
+        return self._prompts.advice(request) if request.cache else ()
 
     def close(self) -> None:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
@@ -515,152 +849,18 @@ class ClientBody:
         for mark in tuple(self._live.values()):
             if (call := mark()) is not None:
                 call.end()
-        while self._engines:
-            self._engines.pop().close()
+        self._targets.close()
         self._runtime.close()
 
     def __del__(self) -> None:
         # A client that is dropped closes; one whose constructor failed has nothing to close.
-        if hasattr(self, "_default"):
+        if hasattr(self, "_targets"):
             self.close()
 
-    def _keep(self, call: Turn[Any] | ListCall[Any]) -> None:
+    def keep(self, call: _Endable) -> None:
+        """Have something ended with this client; it is held weakly."""
         live, key = self._live, id(call)
         live[key] = weakref.ref(call, lambda _: live.pop(key, None))
-
-    def _listed(self, models: Models) -> tuple[_Target, ...]:
-        notice = None
-        if models is None:
-            models = os.environ.get("SABIR_MODEL", "").strip() or None
-        if models is None:
-            models, notice = "pico", _PICO_NOTICE
-        listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
-        if not listed:
-            raise ConfigurationError("a client needs at least one model, as in Client('openai:gpt-4o-mini')")
-        named = [parse_model(item) for item in listed if isinstance(item, str)]
-        owners = {(each.provider.name, each.base_url or self._base_url or each.provider.url) for each in named}
-        if len(owners) > 1 and (self._api_key or self._base_url):
-            raise ConfigurationError(
-                "api_key= and base_url= are for one server, and these models have several: "
-                f"{', '.join(sorted(f'{name} at {address}' for name, address in owners))}; make a client for each"
-            )
-        self._own_server = next(iter(owners)) if len(owners) == 1 else None
-        targets = [self._target(item) if isinstance(item, str) else self._engine_target(item) for item in listed]
-        return tuple(msgspec.structs.replace(target, notice=notice) for target in targets)
-
-    def _target(self, text: str) -> _Target:
-        if not isinstance(text, str):
-            raise ConfigurationError(f"a model is named by a string like 'openai:gpt-4o-mini', not {text!r}")
-        if (known := self._targets.get(text)) is None:
-            known = self._targets[text] = self._resolved(text)
-        return known
-
-    def _resolved(self, text: str) -> _Target:
-        known = self._default.named if hasattr(self, "_default") and self._default.is_remote else None
-        if known is not None and text.strip() and not has_provider(text):
-            # A bare id is a model of the default's provider: its own address, key and quirks.
-            return self._resolved_as(replace(known, id=text, capabilities=None))
-        return self._resolved_as(parse_model(text))
-
-    def _resolved_as(self, named: ModelString) -> _Target:
-        row = named.provider
-        dialect = row.dialect_of(named.id, self._base_url_for(named))
-        endpoint = self._endpoint(named) if row.engine is None else None
-        completer = embedder = reranker = None
-        if endpoint is None:
-            model, completer = self._local(named)
-        else:
-            model = self._remote(dialect, endpoint)
-            completer = self._remote(row.completions, endpoint) if row.completions is not None else None
-        if endpoint is not None and row.embeddings is not None:
-            embedder = Asker(row.embeddings, endpoint, self._runtime, self._max_attempts)
-        if endpoint is not None and row.rerank is not None:
-            reranker = Asker(row.rerank, endpoint, self._runtime, self._max_attempts)
-        return _Target(
-            str(named),
-            named.id,
-            dialect.name,
-            row.name if endpoint is None else endpoint.server,
-            self._wrapped(model),
-            is_remote=endpoint is not None,
-            has_chat=row.has_chat,
-            completer=completer and self._wrapped(completer),
-            embedder=embedder,
-            reranker=reranker,
-            capabilities=self._capabilities(named),
-            defaults=row.defaults or {},
-            named=named,
-            is_own=row.engine is None and find_address(row, self._base_url_for(named), self._environment).is_own,
-        )
-
-    def _capabilities(self, named: ModelString) -> frozenset[str] | None:
-        """What a model can do: as declared, else as `sabir probe` saw it where a row says nothing of its server."""
-        base_url = self._base_url_for(named)
-        if named.capabilities is not None or not named.provider.is_generic or base_url is None:
-            return named.capabilities
-        facts = read_facts(base_url, named.id)
-        return None if facts is None else facts.capabilities(CAPABILITIES)
-
-    def _engine_target(self, engine: Engine) -> _Target:
-        if not callable(getattr(engine, "deltas", None)):
-            raise ConfigurationError(f"a model is named by a string or is an engine, not {type(engine).__name__}")
-        name = getattr(engine, "name", type(engine).__name__)
-        notices = tuple(_not_told(name, setting) for setting, value in self._account.items() if value is not None)
-        local = Local(name, None, engine, self._runtime, notices)
-        target = _Target(name, name, name, name, self._wrapped(local))
-        self._targets[name] = target
-        return target
-
-    def _wrapped(self, model: Model) -> Model:
-        for wrap in self._model_wrappers:
-            model = wrap(model, self._runtime)
-        return model
-
-    def _remote(self, dialect: Dialect, endpoint: Endpoint) -> Model:
-        remote = Remote(dialect, endpoint, self._runtime)
-        model = Retry(remote, self._runtime, self._max_attempts)
-        rules: MediaRules | None = getattr(dialect, "media", None)
-        return model if rules is None else Attachments(model, rules, endpoint.server, self._runtime, self._load)
-
-    def _endpoint(self, named: ModelString) -> Endpoint:
-        row = named.provider
-        # The client's own address and key are for the server it was made with, and for no other.
-        own_provider, own_address = self._own_server or (None, None)
-        base_url = self._base_url_for(named)
-        is_own = row.name == own_provider and is_same_server(base_url or str(row.url), str(own_address))
-        address = find_address(row, base_url, self._environment)
-        key = find_key(row, base_url, self._api_key if is_own else None, self._environment)
-        headers, notices = self._account_of(row)
-        return Endpoint(row.name, address.url, key, self._runtime, (("user-agent", _USER_AGENT), *headers), notices)
-
-    def _base_url_for(self, named: ModelString) -> str | None:
-        """The address that the caller gave for a model, if any."""
-        own_provider, _ = self._own_server or (None, None)
-        return named.base_url or (self._base_url if named.provider.name == own_provider else None)
-
-    def _account_of(self, row: Provider) -> tuple[tuple[tuple[str, str], ...], tuple[Notice, ...]]:
-        """The headers that say for whom a request is, and what a provider has no header for."""
-        given: dict[Account, str] = {name: value for name, value in self._account.items() if value is not None}
-        headers = tuple(
-            (row.account_headers[name], value) for name, value in given.items() if name in row.account_headers
-        )
-        notices = tuple(_not_told(row.name, name) for name in given if name not in row.account_headers)
-        return headers, notices
-
-    def _local(self, named: ModelString) -> tuple[Model, Model | None]:
-        """A model in this process, and the same for raw text."""
-        if named.provider.name == (self._own_server or ("",))[0] and (self._base_url or self._api_key):
-            raise ConfigurationError(f"{named} runs in this process: it takes no base_url= and no api_key=")
-        room = import_module(f"sabir.engines.{named.provider.engine}")
-        engine: Engine = room.engine(named.id, named.provider)
-        self._engines.append(engine)
-        notices = self._account_of(named.provider)[1]
-        chat, completions = named.provider.dialect, named.provider.completions
-        model = Local(named.provider.name, chat, engine, self._runtime, notices)
-        if completions is None:
-            return model, None
-        raw: Engine = room.completing(engine, completions)
-        return model, Local(named.provider.name, completions, raw, self._runtime, notices)
 
 
 def _blocking_runtime(transport: Any, network: Network) -> Runtime:
@@ -715,8 +915,8 @@ class _Handle:
 class Client(_Handle):
     """A handle on one or several models. Stateless: every call stands alone; `chat()` begins a conversation.
 
-    Nothing is connected or loaded here, and nothing read from disk but a `ca_file`, and `.env` where a variable that is
-    needed is not set; the first call does that.
+    Nothing is connected or loaded here, and nothing read from disk but a `ca_file`, and where a variable that is needed
+    is not set, `.env` and the files of a cloud's tools, for a region or a project; the first call does that.
     """
 
     def __init__(self, models: Models = None, **settings: Unpack[Settings]) -> None:
@@ -736,6 +936,18 @@ class Client(_Handle):
     embed_batch = blocking(ClientBody.embed_batch)
     embedding_dim = blocking(ClientBody.embedding_dim)
     rerank = blocking(ClientBody.rerank)
+    pull = blocking(ClientBody.pull)
+    image = blocking(ClientBody.image)
+    stream_image = reader_of(ClientBody.open_image, MediaStream[ImageResponse])
+    speak = blocking(ClientBody.speak)
+    stream_speech = reader_of(ClientBody.open_speech, SpeechStream)
+    transcribe = blocking(ClientBody.transcribe)
+    stream_transcript = reader_of(ClientBody.open_transcript, MediaStream[Transcription])
+
+    @property
+    def batches(self) -> Batches:
+        """Many prompts at once, answered within a day and at a lower price."""
+        return Batches(BatchesBody(self._body))
 
     def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> Chat:
         """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
@@ -763,6 +975,18 @@ class AsyncClient(_Handle):
     embed_batch = awaitable(ClientBody.embed_batch)
     embedding_dim = awaitable(ClientBody.embedding_dim)
     rerank = awaitable(ClientBody.rerank)
+    pull = awaitable(ClientBody.pull)
+    image = awaitable(ClientBody.image)
+    stream_image = reader_of(ClientBody.open_image, AsyncMediaStream[ImageResponse])
+    speak = awaitable(ClientBody.speak)
+    stream_speech = reader_of(ClientBody.open_speech, AsyncSpeechStream)
+    transcribe = awaitable(ClientBody.transcribe)
+    stream_transcript = reader_of(ClientBody.open_transcript, AsyncMediaStream[Transcription])
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """Many prompts at once, answered within a day and at a lower price."""
+        return AsyncBatches(BatchesBody(self._body))
 
     def chat(self, *, messages: Iterable[Message | Mapping[str, Any]] = (), **options: Unpack[Call]) -> AsyncChat:
         """Begin a conversation, or go on with one; `options` are the defaults of its calls."""
@@ -775,60 +999,9 @@ class AsyncClient(_Handle):
         self.close()
 
 
-def _not_told(provider: str, name: str) -> Notice:
-    return Notice("unsupported", name, f"{name} was not sent: {provider} has no header for it; its key says who asks")
-
-
-def _check_tool_choice(request: Request) -> None:
-    choice = request.tool_choice
-    if choice in (None, "auto", "none", "required") or any(tool.name == choice for tool in request.tools):
-        return
-    names = ", ".join(tool.name for tool in request.tools) or "none"
-    raise ConfigurationError(
-        f"tool_choice is 'auto', 'none', 'required' or the name of a tool, not {choice!r}; the tools are: {names}"
-    )
-
-
-def _facts(target: _Target) -> ModelFacts:
-    """What is known of a model; of what the caller or the provider's row declares, nothing else is believed."""
-    named = target.named
-    facts = UNKNOWN
-    if named is not None and target.is_own:
-        facts = facts_of(named.provider.name, named.id, newer_facts())
-    return facts if target.capabilities is None else facts.declared(target.capabilities, CAPABILITIES)
-
-
-def _check_capabilities(request: Request, target: _Target, facts: ModelFacts) -> None:
-    """Refuse what a model is known to be incapable of; what is not known is tried.
-
-    Raises:
-        UnsupportedError: says what, and who says so.
-    """
-    parts = [part for message in request.messages for part in message.parts]
-    kinds = {type(part) for part in parts}
-    needs = (
-        ("tools", bool(request.tools), "run tools"),
-        ("vision", Image in kinds, "see images"),
-        ("audio", Audio in kinds, "hear audio"),
-        ("pdf", any(isinstance(part, File) and part.media_type == "application/pdf" for part in parts), "read PDF"),
-        ("structured", request.schema is not None, "keep to a schema"),
-        ("thinking", request.thinking not in (None, False), "think"),
-    )
-    for ability, is_needed, what in needs:
-        if is_needed and getattr(facts, ability) is False:
-            is_declared = target.capabilities is not None and ability in CAPABILITIES
-            # A table may be wrong, and who asks may know better.
-            who = "" if is_declared else f", says {facts.source} of {facts.checked_on}"
-            hint = f", or say what it can do: '{target.name};{ability},…'" if who and ability in CAPABILITIES else ""
-            raise UnsupportedError(f"{target.name} cannot {what}{who}; choose another model{hint}", model=target.name)
-
-
-def _beyond_limits(request: Request, target: _Target, facts: ModelFacts) -> tuple[Notice, ...]:
-    most = facts.max_output
-    if request.max_tokens is None or most is None or request.max_tokens <= most:
-        return ()
-    text = f"max_tokens={request.max_tokens} was sent, though {target.name} writes at most {most} tokens, says "
-    return (Notice("limit", "max_tokens", f"{text}{facts.source}"),)
+def _sees_restarts(include: Collection[str]) -> bool:
+    """Whether who reads a stream of these phases never takes the text of two attempts for one."""
+    return Phase.RESTARTING in include or not {Phase.GENERATING, Phase.THINKING} & set(include)
 
 
 def _tell_once_on_stderr(message: str) -> None:

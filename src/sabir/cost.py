@@ -1,4 +1,4 @@
-"""What a call costs: tokens times prices, in dollars; knows no model and no provider.
+"""What a call costs: tokens (or searches) times prices, in dollars; knows no model and no provider.
 
 What is not known is never guessed low: tokens in a bucket that has no price make the whole cost unknown.
 """
@@ -32,9 +32,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
 
     def __post_init__(self) -> None:
         for name in Rates.__struct_fields__:
-            rate = getattr(self, name)
-            if rate is not None and not (isinstance(rate, Decimal) and _is_price(rate)):
-                raise ValueError(f"the price of {name} is a Decimal of at least 0 with up to 12 places, not {rate!r}")
+            _check_price(name, getattr(self, name))
 
 
 class Tier(Rates, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
@@ -44,11 +42,19 @@ class Tier(Rates, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defau
 
 
 class Prices(Rates, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
-    """The rates of a model: since when they are known to hold (`priced_on`, as in "2026-11-21"), and who says so."""
+    """The rates of a model: since when they are known to hold (`priced_on`, as in "2026-11-21"), and who says so.
 
+    `search` is dollars for one search unit of a ranking, where it is not billed by its tokens.
+    """
+
+    search: Decimal | None = None
     tiers: tuple[Tier, ...] = ()
     priced_on: str | None = None
     source: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_price("search", self.search)
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
@@ -81,8 +87,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         )
 
 
-def cost_of(usage: Usage, prices: Prices, *, cache_write_1h: int = 0) -> Cost | None:
+def cost_of(usage: Usage, prices: Prices, *, cache_write_1h: int = 0, searches: int | None = None) -> Cost | None:
     """What a call of this usage costs, or None if that is not known; `cache_write_1h` is a part of `cache_write`."""
+    if prices.search is not None:
+        return None if searches is None else _cost({"search": searches * prices.search}, prices)
     read = usage.input_tokens
     if read is None or usage.output_tokens is None:
         return None
@@ -108,7 +116,16 @@ def cost_of(usage: Usage, prices: Prices, *, cache_write_1h: int = 0) -> Cost | 
             buckets[name] = tokens * rate / MILLION
     if not buckets and (rates.input is None or rates.output is None):
         return None
+    return _cost(buckets, prices)
+
+
+def _cost(buckets: dict[str, Decimal], prices: Prices) -> Cost:
     return Cost(usd=sum(buckets.values(), Decimal()), buckets=buckets, priced_on=prices.priced_on, source=prices.source)
+
+
+def _check_price(name: str, rate: object) -> None:
+    if rate is not None and not (isinstance(rate, Decimal) and _is_price(rate)):
+        raise ValueError(f"the price of {name} is a Decimal of at least 0 with up to 12 places, not {rate!r}")
 
 
 def _is_price(rate: Decimal) -> bool:

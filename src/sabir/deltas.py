@@ -177,8 +177,17 @@ class Assembler:
     @property
     def choices(self) -> tuple[Message, ...]:
         """One message for each answer; at least one, empty if nothing came."""
-        numbers = {0, *(draft.opening.choice for draft in self._drafts), *self.finishes}
-        return tuple(self.message(number) for number in range(max(numbers) + 1))
+        return (self.message(), *self.others())
+
+    @property
+    def finish_reasons(self) -> tuple[FinishReason, ...]:
+        """Why each of the `choices` ended; "unknown" of one that did not say."""
+        known = self.finishes
+        return tuple(known[number].reason if number in known else "unknown" for number in range(self._width))
+
+    def others(self, *, is_partial: bool = False) -> tuple[Message, ...]:
+        """The messages of the answers after the first."""
+        return tuple(self.message(number, is_partial=is_partial) for number in range(1, self._width))
 
     def message(self, choice: int = 0, *, is_partial: bool = False) -> Message:
         """The message as far as it has come; a call that has no name yet is no part of a partial one.
@@ -197,6 +206,10 @@ class Assembler:
             model=self.model,
             state=self._kept(self._state),
         )
+
+    @property
+    def _width(self) -> int:
+        return max({0, *(draft.opening.choice for draft in self._drafts), *self.finishes}) + 1
 
     def _kept(self, state: dict[str, Any]) -> ProviderState | None:
         return ProviderState(self._dialect, dict(state), self.model, self._maker) if state else None

@@ -6,20 +6,22 @@ Knows no wire format and no conversation. Nothing comes back short: there is a v
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias, final
 
 import msgspec
 
 from .calls import Answered, Asker, ListCall
+from .cost import Cost
 from .dialects import EmbeddingDialect, EmbeddingRequest, EmbeddingResponse
 from .errors import SabirError, StreamProtocolError
 from .hooks import Hook
+from .messages import ProviderState
 from .model import Exchange, encoded
 from .requests import HttpRequest, Notice
 from .runtime import Outcome, Runtime
-from .usage import NOTHING
+from .usage import NOTHING, Usage
 
 # Requests of one call that are under way at once; more would only meet the provider's rate limit sooner.
 AT_ONCE = 8
@@ -29,16 +31,17 @@ Embedder: TypeAlias = Asker[EmbeddingDialect]
 
 @final
 class Embedding(Answered[float]):
-    """The vector of a text: a list of numbers that has `model`, `usage`, `warnings`, `attempts` and `request_id`."""
+    """The vector of a text: a list of numbers that has the attributes of `Embeddings`."""
 
     __slots__ = ()
 
 
 @final
 class Embeddings(Answered[list[float]]):
-    """The vectors of several texts, in their order: a list of lists, with the attributes of `Embedding` for them all.
+    """The vectors of several texts, in their order: a list of lists.
 
-    `usage` is the sum over all requests that the call took, `request_id` that of the last.
+    It has `model`, `usage`, `cost`, `warnings`, `attempts` and `request_id`. `usage` and `cost` are sums over all
+    requests that the call took, `request_id` is that of the last. `cost` is None where it is not known.
     """
 
     __slots__ = ()
@@ -50,6 +53,7 @@ class Embeddings(Answered[list[float]]):
             vector,
             model=self.model,
             usage=self.usage,
+            cost=self.cost,
             warnings=self.warnings,
             attempts=self.attempts,
             request_id=self.request_id,
@@ -67,6 +71,7 @@ class EmbeddingCall(ListCall[Embeddings]):
         runtime: Runtime,
         name: str,
         request: EmbeddingRequest,
+        cost: Callable[[EmbeddingRequest, Usage, ProviderState | None], Cost | None],
         exchange: Exchange,
         timeout: float | None,
         hooks: tuple[Hook, ...],
@@ -74,6 +79,7 @@ class EmbeddingCall(ListCall[Embeddings]):
         super().__init__(runtime=runtime, name=name, exchange=exchange, timeout=timeout, hooks=hooks)
         self._embedder = embedder
         self._request = request
+        self._cost_of_answer = cost
 
     def texts(self) -> Sequence[str]:
         return [text for text in self._request.inputs if isinstance(text, str)]
@@ -127,7 +133,7 @@ class EmbeddingCall(ListCall[Embeddings]):
     def _encoded(self, inputs: tuple[Any, ...]) -> tuple[HttpRequest, int]:
         request = msgspec.structs.replace(self._request, inputs=inputs)
         http, notices = encoded(self._embedder.dialect.encode_request, request)
-        self.exchange.report((*self._embedder.notices, *notices))
+        self.exchange.report((*self._embedder.notices_of(http), *notices))
         return http, len(inputs)
 
     def _batches(self) -> Iterator[tuple[Any, ...]]:
@@ -165,10 +171,17 @@ class EmbeddingCall(ListCall[Embeddings]):
             vectors,
             model=answers[0].model or self._request.model,
             usage=sum((answer.usage for answer in answers), NOTHING),
+            cost=self._cost(answers),
             warnings=tuple(exchange.notices),
             attempts=self.attempts(),
             request_id=self.exchanges[-1].request_id,
         )
+
+    def _cost(self, answers: Sequence[EmbeddingResponse]) -> Cost | None:
+        """What all answers cost, if that is known of each."""
+        costs = [self._cost_of_answer(self._request, answer.usage, answer.state) for answer in answers]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known[1:], known[0]) if len(known) == len(costs) else None
 
 
 def _read(dialect: EmbeddingDialect, inputs: int, body: bytes) -> EmbeddingResponse:

@@ -40,6 +40,8 @@ class Environment:
 
     def __init__(self) -> None:
         self._file: dict[str, Secret] | None = None
+        # What others have found by it and keep for as long as it is there, by the names of what keeps it.
+        self.kept: dict[str, object] = {}
 
     def find(self, *names: str) -> Found | None:
         """The first of these variables that is set and not empty; those of the process go before those of the file.

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast, final
 
 from .errors import ConfigurationError
 from .requests import HttpRequest
-from .runtime import Eventful, Job, Line, Reply, Runtime, Transport, World, call_soon
+from .runtime import Eventful, Job, Line, Reply, Runtime, Transport, World, call_soon, quietly
 
 T = TypeVar("T")
 
@@ -58,6 +58,9 @@ class AnyLoop(World):
 
     async def sleep(self, seconds: float, line: Line) -> None:
         await self._here().sleep(seconds, line)
+
+    def leave(self, job: Job[object]) -> None:
+        self._here().leave(job)
 
     def _here(self) -> Runtime:
         if not runs_trio():
@@ -121,7 +124,7 @@ class _Asyncio:
                 cut.action = None
 
     def _start(self, work: Work) -> None:
-        task = self._loop.create_task(_quietly(work))
+        task = self._loop.create_task(quietly(work))
         _left.add(task)
         task.add_done_callback(_left.discard)
 
@@ -155,7 +158,7 @@ class _Trio:
 
     def _start(self, work: Work) -> None:
         try:
-            self._trio.lowlevel.spawn_system_task(_quietly, work)
+            self._trio.lowlevel.spawn_system_task(quietly, work)
         except RuntimeError:
             pass  # The run is about to be over, and takes nothing more.
 
@@ -169,10 +172,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 # A loop holds its tasks by weak references only.
 _left: set[asyncio.Task[None]] = set()
-
-
-async def _quietly(work: Work) -> None:
-    try:
-        await work()
-    except Exception:  # noqa: BLE001 - nobody waits for it
-        pass

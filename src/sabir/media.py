@@ -21,6 +21,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 
+from .dialects.media_rules import film_type
 from .errors import ConfigurationError
 from .messages import Audio, File, Image
 from .strict_json import decode_json
@@ -134,8 +135,7 @@ def video(source: FileSource) -> File:
     found = _found(source, "a video", _is_video)
     if isinstance(found, str):
         # Nothing has been read that could tell its type, and without one it would be taken for a document.
-        suffix = PurePath(_last_of(found)).suffix.lower()
-        return File(url=found, media_type=_VIDEO_SUFFIXES.get(suffix, "video/mp4"))
+        return File(url=found, media_type=film_type(found))
     if not _is_video(found.media_type):
         raise _wrong(found, "no video that models take", "MP4, WebM or QuickTime")
     return File(data=found.data, media_type=found.media_type, name=found.name)
@@ -274,7 +274,6 @@ _TEXT_SUFFIXES = {
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
-_VIDEO_SUFFIXES = {".webm": "video/webm", ".mov": "video/quicktime", ".mpeg": "video/mpeg", ".mpg": "video/mpeg"}
 _AS_AUDIO = {"video/mp4": "audio/mp4", "video/webm": "audio/webm", "video/quicktime": "audio/mp4"}
 
 

@@ -1,13 +1,14 @@
 """What was said: messages made of ordered parts, and their JSON; knows no wire format.
 
 A `Message` keeps its parts in the order in which the model produced them. Any part can carry a `ProviderState`, an
-opaque value that only the dialect and model that made it can read (a signature, an encrypted item).
+opaque value that only the dialect and model that made it can read (a signature, an encrypted item), and a mark that
+says that the prompt up to there is worth keeping.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -17,6 +18,8 @@ from .strict_json import decode_json, encode_json, is_object
 FORMAT_VERSION = 1
 
 Role = Literal["system", "user", "assistant", "tool"]
+# Whether what stands before this place is to be kept by the provider, and for how long.
+CacheMark: TypeAlias = bool | Literal["5m", "1h"]
 
 
 class ProviderState(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -41,6 +44,7 @@ class _Part(
     tag_field="type",
 ):
     state: ProviderState | None = None
+    cache: CacheMark | None = None
 
 
 class Text(_Part, frozen=True, tag="text"):
@@ -218,6 +222,35 @@ def user(*content: Content) -> Message:
 def assistant(*content: Content) -> Message:
     """Make an assistant message, for a history that did not come from here."""
     return Message("assistant", _parts(content))
+
+
+Cacheable = TypeVar("Cacheable", bound="Message | Part")
+
+
+@overload
+def cached(content: str, keep: Literal["5m", "1h"] | None = None) -> Text: ...
+@overload
+def cached(content: Cacheable, keep: Literal["5m", "1h"] | None = None) -> Cacheable: ...
+def cached(content: Any, keep: Literal["5m", "1h"] | None = None) -> Any:
+    """Mark a text, part or message: the prompt up to its end is worth keeping, and the same in other calls.
+
+    Of a message the last part carries the mark. `keep` is for how long, where a provider has a choice; what a call says
+    with `cache=` goes for marks without. Providers that keep prompts by themselves need none, and are sent none.
+
+    Raises:
+        ConfigurationError: there is nothing to mark: this is no text, part or message, or a message without parts.
+    """
+    mark: CacheMark = True if keep is None else keep
+    if mark not in (True, "5m", "1h"):
+        raise ConfigurationError(f"keep is '5m' or '1h', not {keep!r}")
+    if isinstance(content, str):
+        return Text(text=content, cache=mark)
+    if isinstance(content, Message) and content.parts:
+        return msgspec.structs.replace(content, parts=(*content.parts[:-1], cached(content.parts[-1], keep)))
+    if not isinstance(content, _Part):
+        kind = "a message without parts" if isinstance(content, Message) else type(content).__name__
+        raise ConfigurationError(f"cached() takes a text, a part or a message with parts, not {kind}")
+    return msgspec.structs.replace(content, cache=mark)
 
 
 def _parts(content: Iterable[Content]) -> tuple[Part, ...]:

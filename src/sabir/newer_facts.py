@@ -11,7 +11,7 @@ import functools
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -53,6 +53,9 @@ _NAMES = {
     "zhipuai": "zhipu",
     "siliconflow-com": "siliconflow",
     "novita-ai": "novita",
+    "voyageai": "voyage",
+    "cloudflare-workers-ai": "cloudflare",
+    "llama": "meta",
 }
 _RATES = ("input", "output", "reasoning", "cache_read", "cache_write", "input_audio", "output_audio")
 _EFFORTS: tuple[Level, ...] = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -168,7 +171,7 @@ def _facts(entry: Any, source: str, day: str) -> ModelFacts:
 
 def _prices(cost: Mapping[str, Any], source: str, day: str) -> Prices | None:
     base = _rates(cost)
-    if "input" not in base or "output" not in base:
+    if "input" not in base:
         return None
     told = cost.get("tiers", [])
     if not is_array(told):
@@ -193,9 +196,15 @@ def _rates(cost: Mapping[str, Any]) -> dict[str, Decimal]:
         if (value := cost.get(name)) is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"the price of {name} is no number")
-            rates[name] = Decimal(str(value))
+            rates[name] = _short(Decimal(str(value)))
     Rates(**rates)  # refuses what is no price
     return rates
+
+
+def _short(rate: Decimal) -> Decimal:
+    """A rate with as many places as a price may have: the third of something has more. None of ours is too low."""
+    exponent = rate.as_tuple().exponent
+    return rate.quantize(Decimal("1E-12"), ROUND_UP) if isinstance(exponent, int) and exponent < -12 else rate
 
 
 def _levels(options: Any) -> list[str] | None:

@@ -4,29 +4,51 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, TypedDict, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from .billing import PriceSource
 from .chunks import Phase
+from .credentials import ApiKey
 from .dialects import EncodingFormat, InputType
+from .dialects.ranges import PORTABLE, outside
 from .downloads import From
 from .errors import ConfigurationError
 from .hooks import Hook
 from .media import AudioSource, FileSource, ImageSource
 from .model import Model, OnUnsupported
-from .requests import Options
+from .recovery import Way
+from .requests import Effort, Options, SchemaMode
 from .runtime import Runtime, Transport
 from .tools import AnyTool
-from .transports import HttpClient, HttpSession
+from .transports import FRAMING, HttpClient, HttpSession, check_header
 
 RuntimeWrapping = Callable[[Runtime], Runtime]
 ModelWrapping = Callable[[Model, Runtime], Model]
+Recover = bool | Way | Collection[Way]
 
 _ALL_PHASES = frozenset(Phase)
+# What vendors' SDKs and other libraries call an option, and what it is here.
+_CALLED_ELSEWHERE = {
+    **dict.fromkeys(("video", "videos"), "files=[sabir.video(…)]"),
+    **dict.fromkeys(("document", "pdf", "pdfs"), "files=[…]"),
+    **dict.fromkeys(("max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict"), "max_tokens="),
+    **dict.fromkeys(("reasoning", "reasoning_effort", "effort", "think", "thinking_budget"), "thinking="),
+    **dict.fromkeys(("response_format", "response_model", "output_type", "format"), "schema="),
+    **dict.fromkeys(("instructions", "system_prompt", "system_message"), "system="),
+    **dict.fromkeys(("stop_sequences", "stop_words"), "stop="),
+    **dict.fromkeys(("repeat_penalty", "rep_pen"), "repetition_penalty="),
+    **dict.fromkeys(("extra_headers", "default_headers"), "headers="),
+    **dict.fromkeys(("functions", "mcp_tools"), "tools=[…]"),
+    **dict.fromkeys(("max_retries", "num_retries", "retries"), "max_attempts="),
+    **dict.fromkeys(("api_base", "host", "endpoint"), "base_url="),
+    "http_client": "transport=",
+    # Ollama's.
+    "num_ctx": "extra={'options': {'num_ctx': …}}",
+}
 
 
 class Settings(Options, total=False):
@@ -34,14 +56,18 @@ class Settings(Options, total=False):
 
     `timeout` is the total deadline of a call in seconds, over all attempts and the whole stream, tools not counted;
     `idle_timeout` the longest silence, `connect_timeout` the longest wait for a connection; None is no limit.
-    `max_attempts` is the most requests made for one answer. `on_unsupported` says what becomes of an option that the
-    provider cannot express: a Python warning, an error, or only a line in `response.warnings`.
+    `max_attempts` is the most requests made for one answer; `recover` is told of in `Call`. `on_unsupported` says what
+    becomes of an option that the provider cannot express: a Python warning, an error, or only a line in
+    `response.warnings`.
 
     `api_key` is a key, or a function (`def` or `async def`) that returns one or a token: it is asked before every
-    attempt, and keeps what is still good itself. `organization` and `project` say for whom a request is, where a
-    provider has headers for that. `extra_body` is another name of `extra`.
+    attempt, and keeps what is still good itself. It may be `sabir.signing.AwsCredentials` or a function that returns
+    them, too, or the standard credentials of a cloud (`Aws`, `Google` and `Azure` of the modules in `sabir.clouds`),
+    which are fetched when they are needed and renewed before they end. `organization` and `project` say for whom a
+    request is, where a provider has headers for that. `extra_body` is another name of `extra`.
 
-    `proxy` is the URL of a proxy for every server, `http://user:password@host:port` or https, and False is none. Unset
+    `proxy` is the URL of a proxy for every server (but those at 169.254.0.0/16, from which a machine in a cloud has its
+    credentials), `http://user:password@host:port` or https, and False is none. Unset
     or None is what the environment says when the client is made: HTTPS_PROXY, HTTP_PROXY, else ALL_PROXY, except for
     the servers of this machine and those that NO_PROXY names: hosts with all below them, addresses, blocks like
     10.0.0.0/8, each with a port if need be, or `*`. Lower case goes first, an empty variable says nothing, and
@@ -66,7 +92,7 @@ class Settings(Options, total=False):
     """
 
     base_url: str | None
-    api_key: str | Callable[[], str | Awaitable[str]] | None
+    api_key: ApiKey | None
     organization: str | None
     project: str | None
     extra_body: Mapping[str, Any] | None
@@ -78,6 +104,8 @@ class Settings(Options, total=False):
     on_unsupported: OnUnsupported
     tools: Iterable[AnyTool]
     max_tool_rounds: int
+    validation_retries: int
+    recover: Recover
     proxy: str | Literal[False] | None
     ca_file: str | os.PathLike[str] | None
     ssl_context: ssl.SSLContext | None
@@ -97,6 +125,17 @@ class Call(Options, total=False):
     `tools` are functions, `Tool`s, or `ToolSpec`s (advertised and never
     run); they take the place of the client's or chat's for this call, also `[]`. `max_tool_rounds=0` runs none.
     `extra_body` is another name of `extra`.
+
+    `schema_mode` says how an answer is made to fit `schema`, if not the best way that is known of the model:
+    "native" (the provider's own mode, a grammar in this process), "tool" (a forced one), "json" (the prompt, beside a
+    mode of some JSON) or "prompt". With
+    `validation_retries` an answer that does not fit is sent back with what is wrong, so many times at most; every
+    attempt is part of the conversation.
+
+    `recover` says what is done about an answer that breaks off after some of it has come: True is the first of three
+    ways that there is, and one of their names, or several, only those. "resume" has the provider make the answer in the
+    background, and keep it for a while, so that it can be read on; "continue" gives the model its text to go on with;
+    "restart" asks again from the beginning, and says so by a chunk that `is_restart`.
     """
 
     system: str | None
@@ -107,6 +146,9 @@ class Call(Options, total=False):
     files: Iterable[FileSource] | None
     tools: Iterable[AnyTool] | None
     max_tool_rounds: int | None
+    schema_mode: SchemaMode | None
+    validation_retries: int | None
+    recover: Recover | None
 
 
 class CompletionOptions(Options, total=False):
@@ -178,15 +220,18 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         if name not in names:
             if name in Settings.__annotations__ and name not in Options.__annotations__:
                 raise ConfigurationError(f"{name} is a setting of the client, not of a call: Client(…, {name}=…)")
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
-            raise ConfigurationError(f"unknown option {name!r}; {hint}")
+            if known is Settings and name in Call.__annotations__:
+                raise ConfigurationError(f"{name} is an option of a call, not of the client: ask(…, {name}=…)")
+            raise ConfigurationError(f"unknown option {name!r}; {_hint(name, names)}")
     given = {name: value for name, value in options.items() if value is not None}
     portable = {name: value for name, value in given.items() if name in Options.__annotations__}
-    try:
-        msgspec.convert(portable, Options)
-    except (msgspec.ValidationError, UnicodeError) as error:
-        raise ConfigurationError(f"an option has a wrong value: {_option_error(str(error))}") from None
+    if "thinking" in portable:
+        portable["thinking"] = given["thinking"] = _thinking(given["thinking"])
+    check_types(portable, Options)
+    if (found := outside(portable, PORTABLE)) is not None:
+        name, wanted = found
+        raise ConfigurationError(f"{name} is {wanted}, not {portable[name]!r}")
+    _check_headers(given.get("headers", {}))
     if isinstance(stop := given.get("stop"), str):
         given["stop"] = (stop,)
     elif stop is not None:
@@ -196,6 +241,23 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
     # Copies, so that what the caller changes afterwards changes nothing here.
     given.update({name: dict(given[name]) for name in ("headers", "extra") if name in given})
     return given
+
+
+def check_types(options: Mapping[str, Any], known: type[Any]) -> None:
+    """See to it that options are of the types that `known` says.
+
+    Raises:
+        ConfigurationError: one is not; says which, and what it may be.
+    """
+    try:
+        msgspec.convert(options, known)
+    except (msgspec.ValidationError, UnicodeError) as error:
+        what, _, where = str(error).partition(" - at `$.")
+        where = where.rstrip("`")
+        if choices := _choices(get_type_hints(known).get(where)):
+            raise ConfigurationError(f"{where} is one of {', '.join(choices)}, not {options[where]!r}") from None
+        place = f"{where}: " if where else ""
+        raise ConfigurationError(f"an option has a wrong value: {place}{what}") from None
 
 
 def header_text(value: Any, name: str) -> str | None:
@@ -248,6 +310,24 @@ def embedding_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def schema_mode(value: Any) -> SchemaMode | None:
+    """How an answer is to be made to fit its schema, None for the best way."""
+    if value is not None and value not in get_args(SchemaMode):
+        raise ConfigurationError(f"schema_mode is one of {', '.join(get_args(SchemaMode))}, not {value!r}")
+    return cast("SchemaMode | None", value)
+
+
+def recovery_ways(value: Any) -> frozenset[Way]:
+    """The ways in which an answer that breaks off may be recovered."""
+    known = get_args(Way)
+    if isinstance(value, bool):
+        return frozenset(known if value else ())
+    several = cast("Collection[Any]", [value] if isinstance(value, str) else value)
+    if not isinstance(several, (list, tuple, set, frozenset)) or any(word not in known for word in several):
+        raise ConfigurationError(f"recover is True, False, or a list of some of {', '.join(known)}; not {value!r}")
+    return frozenset(several)
+
+
 def policy(value: Any) -> Any:
     """What becomes of an option that cannot be expressed."""
     if value not in get_args(OnUnsupported):
@@ -260,6 +340,28 @@ def fetch_from(value: Any) -> From:
     if value not in get_args(From):
         raise ConfigurationError(f"fetch is one of {', '.join(get_args(From))}, not {value!r}")
     return cast("From", value)
+
+
+def _thinking(value: Any) -> bool | int | Effort:
+    """How much is to be thought: no tokens are none."""
+    is_budget = isinstance(value, int) and value >= 0
+    if not is_budget and value not in get_args(Effort):
+        known = ", ".join(map(repr, get_args(Effort)))
+        raise ConfigurationError(
+            f"thinking is False, True, one of {known}, or the most tokens to think for; not {value!r}"
+        )
+    return value or False
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that could not be sent as they are given."""
+    names = [name.lower() for name in headers]
+    for name, value in headers.items():
+        check_header(name, value)
+        if name.lower() in FRAMING:
+            raise ConfigurationError(f"headers has {name}, which is written by what sends the body; leave it out")
+        if names.count(name.lower()) > 1:
+            raise ConfigurationError(f"headers has {name} twice: upper and lower case are the same there")
 
 
 def _is_several(value: Any) -> bool:
@@ -275,6 +377,23 @@ def _by_one_name(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**{name: value for name, value in options.items() if name != "extra_body"}, "extra": extra}
 
 
-def _option_error(message: str) -> str:
-    what, _, where = message.partition(" - at `$.")
-    return f"{where.rstrip('`')}: {what}" if where else what
+def _hint(name: str, names: Iterable[str]) -> str:
+    """What somebody may have meant by an option that there is not."""
+    # A schema is a parameter of its own, of the calls that have a way to one.
+    known = {*names, "schema"} if "schema_mode" in names else set(names)
+    if (meant := _CALLED_ELSEWHERE.get(name)) is not None and meant.partition("=")[0] in known:
+        return f"did you mean {meant}?"
+    if near := get_close_matches(name, names, n=1):
+        return f"did you mean {near[0]!r}?"
+    extra = f"; what only some servers take goes in extra={{{name!r}: …}}, as it is" if "extra" in names else ""
+    return f"there are: {', '.join(sorted(names))}{extra}"
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of a type that names them one by one, as they are written; none of any other."""
+    if kind is bool:
+        return ["True", "False"]
+    if get_origin(kind) is Literal:
+        return [repr(each) for each in get_args(kind)]
+    of_each = [_choices(each) for each in get_args(kind) if each is not type(None)]
+    return [choice for choices in of_each for choice in choices] if all(of_each) else []

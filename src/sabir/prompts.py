@@ -58,6 +58,19 @@ def as_messages(
     return (*messages[:-1], msgspec.structs.replace(last, parts=(*last.parts, *attachments)))
 
 
+def check_asks(messages: Sequence[Message]) -> None:
+    """See to it that there is a question: formats leave out what is blank, and so would ask something else, or nothing.
+
+    Raises:
+        ConfigurationError: all is for the system, or the user's last message is blank.
+    """
+    said = [message for message in messages if message.role != "system"]
+    if not said:
+        raise ConfigurationError("there is nothing to ask: the prompt has only a system message; add a user's")
+    if said[-1].role == "user" and all(isinstance(part, Text) and not part.text.strip() for part in said[-1].parts):
+        raise ConfigurationError("there is nothing to ask: the prompt is blank")
+
+
 def with_system(messages: tuple[Message, ...], instructions: str | None) -> tuple[Message, ...]:
     """The messages behind a system message.
 

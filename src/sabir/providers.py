@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+from .catalog import listed
 from .errors import ConfigurationError
 from .plugins import plugin, plugin_names
 from .rows import ROWS, KeyHeader, Provider
@@ -20,10 +21,29 @@ from .rows import ROWS, KeyHeader, Provider
 __all__ = ["CAPABILITIES", "PROVIDERS", "KeyHeader", "ModelString", "Provider", "check_base_url", "find_provider"]
 __all__ += ["has_provider", "is_same_server", "parse_model", "register_provider"]
 
-CAPABILITIES = frozenset({"tools", "thinking", "vision", "audio", "structured"})
+CAPABILITIES = frozenset({"tools", "thinking", "vision", "audio", "video", "pdf", "structured"})
 PLUGINS = "sabir.providers"
-# Where a variable's value stands in an address.
-PLACE = re.compile(r"\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
+# Where a variable's value stands in an address, and what stands there where it is not set.
+PLACE = re.compile(r"\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)(?:=([a-z0-9-]+))?\}")
+
+# How much two names have in common of which one may be a slip of the other: "claude" is none of "cloudflare".
+_ALIKE = 0.75
+# What others call a provider: by its models, its company, or as other libraries do.
+_CALLED_ELSEWHERE = {
+    "claude": "anthropic",
+    **dict.fromkeys(("chatgpt", "gpt"), "openai"),
+    **dict.fromkeys(("google-genai", "google-ai", "googleai"), "gemini"),
+    **dict.fromkeys(("google-vertex", "vertexai"), "vertex"),
+    **dict.fromkeys(("aws", "amazon"), "bedrock"),
+    **dict.fromkeys(("nim", "nvidia-nim"), "nvidia"),
+    **dict.fromkeys(("alibaba", "aliyun", "qwen", "tongyi"), "dashscope"),
+    "kimi": "moonshot",
+    "glm": "zai",
+    "workers-ai": "cloudflare",
+    "hosted-vllm": "vllm",
+    **dict.fromkeys(("gguf", "llama-cpp"), "llamacpp"),
+    "transformers": "transformers-serve",
+}
 
 PROVIDERS: dict[str, Provider] = {row.name: row for row in ROWS}
 
@@ -164,9 +184,23 @@ def _capabilities(declared: str, text: str) -> frozenset[str]:
 
 
 def _unknown_provider(text: str, name: str, has_colon: bool) -> str:
+    near = _near(name)
+    if near is not None and has_colon:
+        return f"unknown provider {name!r} in the model string {text!r}; did you mean {near!r}?"
     if not has_colon:
-        return f"the model string {text!r} names no provider: write it as 'provider:model', e.g. 'openai:{text}'"
-    known = sorted({*PROVIDERS, *plugin_names(PLUGINS)})
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-    return f"unknown provider {name!r} in the model string {text!r}; {hint}"
+        maker = next((entry.provider for entry in listed() if entry.model == name), None)
+        example = f"{near}:<model id>" if near else f"{maker}:{name}" if maker else "openai:gpt-4o-mini"
+        return f"the model string {text!r} names no provider: write it as 'provider:model', as in {example!r}"
+    return (
+        f"unknown provider {name!r} in the model string {text!r}; a model's id goes behind its provider's name, as in "
+        f"'ollama:{text}', and 'openai-compat:<model id>@http://host/v1' is any server of chat completions; the README "
+        "names all providers"
+    )
+
+
+def _near(name: str) -> str | None:
+    """The provider that somebody may have meant by a name; none where that would be a guess."""
+    plain = re.sub(r"[_ .]", "-", name.strip().lower())
+    if (meant := _CALLED_ELSEWHERE.get(plain)) is not None:
+        return meant
+    return next(iter(get_close_matches(plain, {*PROVIDERS, *plugin_names(PLUGINS)}, n=1, cutoff=_ALIKE)), None)

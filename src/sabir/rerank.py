@@ -6,18 +6,21 @@ of another. Nothing comes back short: every document is ranked, or as many as we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias, final
 
 import msgspec
 
 from .calls import Answered, Asker, ListCall
+from .cost import Cost
 from .dialects import RerankDialect, RerankRequest, RerankResponse
 from .errors import ConfigurationError, StreamProtocolError
 from .hooks import Hook
+from .messages import ProviderState
 from .model import Exchange, encoded
 from .runtime import Runtime
+from .usage import Usage
 
 Reranker: TypeAlias = Asker[RerankDialect]
 
@@ -35,7 +38,10 @@ class Ranked(msgspec.Struct, frozen=True):
 
 @final
 class Reranking(Answered[Ranked]):
-    """The documents, best first: a list that has `model`, `usage`, `warnings`, `attempts` and `request_id`."""
+    """The documents, best first: a list that has `model`, `usage`, `cost`, `warnings`, `attempts` and `request_id`.
+
+    `cost` is None where it is not known.
+    """
 
     __slots__ = ()
 
@@ -51,6 +57,7 @@ class RerankCall(ListCall[Reranking]):
         runtime: Runtime,
         name: str,
         request: RerankRequest,
+        cost: Callable[[RerankRequest, Usage, ProviderState | None], Cost | None],
         exchange: Exchange,
         timeout: float | None,
         hooks: tuple[Hook, ...],
@@ -58,6 +65,7 @@ class RerankCall(ListCall[Reranking]):
         super().__init__(runtime=runtime, name=name, exchange=exchange, timeout=timeout, hooks=hooks)
         self._reranker = reranker
         self._request = request
+        self._cost_of_answer = cost
 
     def texts(self) -> Sequence[str]:
         return [self._request.query, *self._documents()]
@@ -77,7 +85,7 @@ class RerankCall(ListCall[Reranking]):
                 model=request.model,
             )
         http, notices = encoded(dialect.encode_request, request)
-        self.exchange.report((*self._reranker.notices, *notices))
+        self.exchange.report((*self._reranker.notices_of(http), *notices))
         self.exchanges = [self.exchange]
         answer = await self._reranker.ask(http, partial(_read, dialect, request), request.model, self.exchange)
         documents = self._documents()
@@ -87,6 +95,7 @@ class RerankCall(ListCall[Reranking]):
             [Ranked(rank.index, rank.score, documents[rank.index]) for rank in best[: request.top_n]],
             model=answer.model or request.model,
             usage=answer.usage,
+            cost=self._cost_of_answer(request, answer.usage, answer.state),
             warnings=tuple(self.exchange.notices),
             attempts=self.attempts(),
             request_id=self.exchange.request_id,

@@ -10,28 +10,59 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 from .dialects import Dialect, EmbeddingDialect, RerankDialect, Unsupported, Verdicts
 from .dialects.anthropic import CLOUD_MEDIA, Anthropic
+from .dialects.anthropic_batches import AnthropicBatches
+from .dialects.batches import BatchDialect
 from .dialects.bedrock import Bedrock
+from .dialects.cache_marks import LEAST_OF_CLAUDE, OPENAI_CACHING, Caching
 from .dialects.cohere import Cohere
 from .dialects.cohere_embeddings import CohereEmbeddings
 from .dialects.cohere_rerank import CohereRerank
+from .dialects.efforts import Efforts, Family
 from .dialects.gemini import Gemini
+from .dialects.gemini_batches import GeminiBatches
 from .dialects.gemini_embeddings import GeminiEmbeddings
+from .dialects.gemini_media import VERTEX_IMAGE_PARAMETERS, GeminiImages, GeminiSpeech, GeminiTranscripts
+from .dialects.media_formats import (
+    Drawn,
+    ImageAnswer,
+    ImageRequest,
+    MediaDialect,
+    Said,
+    Sound,
+    SpeechAnswer,
+    SpeechRequest,
+    TranscriptAnswer,
+    TranscriptRequest,
+)
+from .dialects.media_rules import MediaRules
 from .dialects.mistral import Mistral
+from .dialects.mistral_batches import MistralBatches
 from .dialects.ollama import Ollama
 from .dialects.ollama_embeddings import OllamaEmbeddings
-from .dialects.openai_chat import MEDIA, OPEN_PARAMETERS, OPENAI_PARAMETERS, OpenAIChat
+from .dialects.ollama_pull import OllamaPull
+from .dialects.openai_batches import OpenAIBatches
+from .dialects.openai_chat import MEDIA, OPEN_PARAMETERS, OPENAI_PARAMETERS, OPENAI_RANGES, OpenAIChat
 from .dialects.openai_completions import COMPLETION_PARAMETERS, OPEN_COMPLETION_PARAMETERS, OpenAICompletions
 from .dialects.openai_embeddings import EMBEDDING_PARAMETERS, OpenAIEmbeddings
+from .dialects.openai_images import IMAGE_PARAMETERS, OpenAIImages
 from .dialects.openai_responses import OpenAIResponses
+from .dialects.openai_speech import SPEECH_PARAMETERS, OpenAISpeech
+from .dialects.openai_transcripts import TRANSCRIPT_PARAMETERS, OpenAITranscripts
+from .dialects.prefills import CLAUDE, CONTINUED, DEEPSEEK
+from .dialects.ranges import PORTABLE
+from .dialects.subsets import LLAMA_CPP, LLGUIDANCE
 from .dialects.tei import TeiEmbeddings, TeiRerank
+from .dialects.vertex_embeddings import VertexEmbeddings
 from .messages import Audio, File, Image
 
 KeyHeader = Literal["authorization", "x-api-key", "x-goog-api-key", "api-key"]
 Account = Literal["organization", "project"]
+Cloud = Literal["aws", "google", "azure"]
 
 
 @dataclass(frozen=True)
@@ -40,21 +71,29 @@ class Provider:
 
     Attributes:
         url: its own address, to which the environment's key may go. `{NAME}` in it stands for the variable NAME,
-            `{ONE|OTHER}` for the first that is set. None for a model in this process, or where every server has an
-            address of its own.
+            `{ONE|OTHER}` for the first that is set, `{NAME=global}` for "global" where it is not. None for a model in
+            this process, or where every server has an address of its own.
+        hosts: the servers that are called otherwise than `url` says, by what it says.
         key: the variable that holds the key, or several of which the first that is set counts; None if it wants none.
         is_key_optional: whether it is asked without a key where none is found.
         key_header: the header that carries the key.
         token_header: the header that carries what a function given as api_key= returns; None if it is the key's.
-        signing: the service of AWS in whose name requests are signed where there is no key; None if they are not.
+        cloud: whose standard credentials prove who asks where there is no key; None if nobody's do.
+        signing: the service of AWS in whose name requests are signed; None if they are not.
         account_headers: the headers that say for whom a request is, by the setting that they come from.
         engine: the engine that runs its models in this process.
         model: the only model id there is, where a bare provider name is a model string.
         capabilities: what all its models can do; None where that differs or is not known.
         defaults: options that its models want, under everything that a client or call says.
         embeddings: the format in which it makes embeddings; None if it makes none.
+        embeddings_by_model: formats in which some models make them, by what their ids begin with.
         rerank: the format in which it ranks documents; None if it ranks none.
         completions: the format in which it goes on with raw text; None if it does not.
+        images: the format in which it makes pictures; None if it makes none.
+        speech: the format in which it speaks; None if it does not.
+        transcripts: the format in which it writes down what is spoken; None if it does not.
+        batches: the format in which it answers many requests within a day; None if it does not.
+        pull: the format in which it is told to fetch a model; None if it fetches none.
         has_chat: whether it holds conversations; else `dialect` says nothing.
         is_generic: whether it says nothing of the server behind it, so that what `sabir probe` found out counts.
         by_model: dialects in which some models are spoken to at its own address, by what their ids begin with.
@@ -63,10 +102,12 @@ class Provider:
     name: str
     dialect: Dialect = field(default_factory=OpenAIChat)
     url: str | None = None
+    hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     key: str | tuple[str, ...] | None = None
     is_key_optional: bool = False
     key_header: KeyHeader = "authorization"
     token_header: KeyHeader | None = None
+    cloud: Cloud | None = None
     signing: str | None = None
     account_headers: Mapping[Account, str] = field(default_factory=dict[Account, str])
     engine: str | None = None
@@ -74,8 +115,14 @@ class Provider:
     capabilities: frozenset[str] | None = None
     defaults: Mapping[str, Any] | None = None
     embeddings: EmbeddingDialect | None = None
+    embeddings_by_model: tuple[tuple[str, EmbeddingDialect], ...] = ()
     rerank: RerankDialect | None = None
     completions: Dialect | None = None
+    images: MediaDialect[ImageRequest, Drawn, ImageAnswer] | None = None
+    speech: MediaDialect[SpeechRequest, Sound, SpeechAnswer] | None = None
+    transcripts: MediaDialect[TranscriptRequest, Said, TranscriptAnswer] | None = None
+    batches: BatchDialect | None = None
+    pull: OllamaPull | None = None
     has_chat: bool = True
     is_generic: bool = False
     by_model: tuple[tuple[str, Dialect], ...] = ()
@@ -84,6 +131,10 @@ class Provider:
         """What is spoken with a model; at an address of the caller's own, always the provider's common dialect."""
         others = (dialect for pattern, dialect in self.by_model if base_url is None and re.match(pattern, model))
         return next(others, self.dialect)
+
+    def embeddings_of(self, model: str) -> EmbeddingDialect | None:
+        """The format in which a model makes embeddings."""
+        return next((made for start, made in self.embeddings_by_model if re.match(start, model)), self.embeddings)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -95,9 +146,15 @@ def _without(parameters: Verdicts, *names: str, why: str = "this API documents n
     return {**parameters, **dict.fromkeys(names, Unsupported(f"{why}; try extra={{…}} if you know better"))}
 
 
+def _passed_over(*names: str) -> Verdicts:
+    return dict.fromkeys(names, Unsupported("this server passes over it without a word; leave it out"))
+
+
+# https://docs.vllm.ai/en/latest/api/vllm/sampling_params.html, and llama.cpp: as hot as one likes.
+_HOTTER = {**OPENAI_RANGES, "temperature": PORTABLE["temperature"]}
 # Hosts of open models that take the samplers too, and the efforts of models that think.
 _OPEN = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS)
-_OPEN_TEMPLATE = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="template")
+_OPEN_TEMPLATE = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, ranges=_HOTTER, thinking="template")
 _OPEN_SWITCH = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="switch")
 _OPEN_REASONING = OpenAIChat(limit="max_tokens", parameters=OPEN_PARAMETERS, thinking="reasoning")
 # The same of hosts that pass on what OpenAI's own API takes.
@@ -113,13 +170,62 @@ _FETCHES_NOTHING = replace(
     most={},
 )
 _MORE_AUDIO = ("audio/aac", "audio/aiff", "audio/flac", "audio/mp4", "audio/ogg")
-_OPENROUTER_MEDIA = replace(MEDIA, inlined=(Audio,), types={**MEDIA.types, Audio: (*MEDIA.types[Audio], *_MORE_AUDIO)})
+_WITH_FILMS = replace(MEDIA, types={**MEDIA.types, File: (*MEDIA.types[File], "video/")})
+_OPENROUTER_MEDIA = replace(
+    _WITH_FILMS, inlined=(Audio,), types={**_WITH_FILMS.types, Audio: (*MEDIA.types[Audio], *_MORE_AUDIO)}
+)
+# Servers that one starts oneself: what they see is for their model to say.
+_OWN_SERVER = replace(_OPEN_TEMPLATE, media=_WITH_FILMS)
 _LLAMA_PARAMETERS = {**OPEN_PARAMETERS, "repetition_penalty": "repeat_penalty"}
-_LLAMA = OpenAIChat(limit="max_tokens", parameters=_LLAMA_PARAMETERS, thinking="template")
+_LLAMA = OpenAIChat(
+    limit="max_tokens",
+    parameters=_LLAMA_PARAMETERS,
+    ranges=_HOTTER,
+    thinking="template",
+    subset=LLAMA_CPP,
+    tool_subset=LLAMA_CPP,
+    prefill=CONTINUED,
+)
+_LLAMA_HERE = replace(_LLAMA, schema="llguidance", subset=LLGUIDANCE)
 _OPEN_COMPLETIONS = OpenAICompletions(parameters=OPEN_COMPLETION_PARAMETERS)
+# What `transformers serve` does not do as it is told.
+_NOT_SERVED = {
+    **_passed_over("n", "user", "parallel_tool_calls", "logprobs", "top_logprobs", "presence_penalty"),
+    **dict.fromkeys(
+        ("frequency_penalty", "repetition_penalty"),
+        Unsupported(
+            "this server makes a repetition penalty of its frequency_penalty: extra={'frequency_penalty': 0.1} is one "
+            "of 1.1"
+        ),
+    ),
+}
 # llama.cpp's `logprobs: 0` is none at all; its rows are those of chat completions.
 _LLAMA_COMPLETIONS = OpenAICompletions(
     parameters={**OPEN_COMPLETION_PARAMETERS, "repetition_penalty": "repeat_penalty"}, least_logprobs=1
+)
+_UP_TO_HIGH = ("low", "medium", "high")
+# https://console.groq.com/docs/reasoning, theopenco/llmgateway#3422; recorded: Qwen's "none", gpt-oss's "high".
+_GROQ_EFFORTS: Efforts = (
+    Family(r"gpt-oss", _UP_TO_HIGH, thinks="always"),
+    Family(r"qwen", ("default",), off="none"),
+    Family(r"llama|gemma|allam|mistral|kimi-k2-instruct|compound", thinks="never"),
+)
+# https://docs.x.ai/docs/guides/reasoning, .../developers/model-capabilities/text/reasoning, and the models of
+# https://models.dev (2026-10): most that think refuse the field.
+_XAI_EFFORTS: Efforts = (
+    Family(r"non-reasoning|grok-(?:2|3(?!-mini)|vision|beta)", thinks="never"),
+    Family(r"grok-3-mini", ("low", "high"), thinks="always"),
+    Family(r"multi-agent", _UP_TO_HIGH, thinks="always"),
+    Family(r"grok-4\.3", _UP_TO_HIGH, off="none"),
+    Family(r"grok-4(?:\.20|-|$)|grok-(?:code|build)", thinks="always"),
+    Family(r"grok-(?:4\.[4-9]|[5-9])", _UP_TO_HIGH, thinks="always"),
+)
+# https://docs.z.ai: from GLM-5.2 on there are efforts; https://docs.together.ai/docs/glm-5.3-quickstart: and GLM-5.3
+# always thinks.
+_GLM_EFFORTS: Efforts = (
+    Family(r"glm-(?:5\.[3-9]|[6-9])", ("low", "high"), thinks="always"),
+    Family(r"glm-5\.2", ("low", "high")),
+    Family(""),
 )
 _KIMI = OpenAIChat(
     limit="max_tokens",
@@ -129,6 +235,7 @@ _KIMI = OpenAIChat(
 _GLM = OpenAIChat(
     limit="max_tokens",
     thinking="toggle",
+    efforts=_GLM_EFFORTS,
     schema="json_object",
     parameters={
         **_without(
@@ -144,9 +251,12 @@ _OPENAI_EMBEDDINGS = OpenAIEmbeddings(
     encoding_unless_asked="base64",
     dimensions_of={"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536},
 )
+# https://platform.openai.com/docs/guides/batch: "50% cost discount compared to synchronous APIs".
+_HALF = Decimal("0.5")
+_OPENAI_BATCHES = OpenAIBatches(price=_HALF)
 # https://platform.openai.com/docs/guides/reasoning: chat completions forget the reasoning between the rounds of a turn,
 # and some of these models are only served as responses.
-_OPENAI_REASONERS = r"o\d|gpt-(?:5(?!-chat)|[6-9])|codex|computer-use"
+_OPENAI_REASONERS = r"(?:ft:)?(?:o\d|gpt-(?:5(?!-chat)|[6-9])|codex|computer-use)"
 # https://platform.openai.com/docs/api-reference/authentication
 _OPENAI_ACCOUNT: dict[Account, str] = {"organization": "openai-organization", "project": "openai-project"}
 # https://github.com/ggml-org/llama.cpp/issues/10887 brought base64; `dimensions` is passed over without a word.
@@ -199,27 +309,70 @@ _JINA_EMBEDDINGS = OpenAIEmbeddings(
     input_types={"query": "retrieval.query", "document": "retrieval.passage"},
 )
 
+# https://platform.openai.com/docs/api-reference/images/createEdit; recorded: edits in JSON.
+_OPENAI_IMAGES = OpenAIImages(edits="json", media=MediaRules())
+# https://docs.x.ai/docs/guides/image-generation: shapes are told as aspect_ratio; recorded.
+_XAI_IMAGES = OpenAIImages(
+    edits=None,
+    unasked={"response_format": "b64_json"},
+    streams=False,
+    parameters={
+        **_without(IMAGE_PARAMETERS, "quality", "background", "format", "previews"),
+        "size": Unsupported("xAI has ratios instead: extra={'aspect_ratio': '16:9'}"),
+    },
+)
+# https://docs.mistral.ai/api/endpoint/audio; recorded, and the types of mistralai 3.7: a switch for speakers, a sound
+# in JSON.
+_MISTRAL_SPEECH = OpenAISpeech(
+    parameters=_without(SPEECH_PARAMETERS, "speed", "instructions"),
+    streaming={"stream": True},
+    in_json="audio_data",
+)
+_MISTRAL_TRANSCRIPTS = OpenAITranscripts(
+    asks="switch",
+    parameters={
+        **TRANSCRIPT_PARAMETERS,
+        "diarize": "diarize",
+        "prompt": Unsupported("Mistral has words that may come up: extra={'context_bias': […]}"),
+        "translate": Unsupported("Mistral writes down what is said; translate the text"),
+    },
+)
+_PLAIN_SPEECH = OpenAISpeech(parameters=_without(SPEECH_PARAMETERS, "instructions"))
+_NO_SPEAKERS = OpenAITranscripts(parameters=_without(TRANSCRIPT_PARAMETERS, "diarize"))
+_ONLY_WORDS = OpenAITranscripts(
+    parameters=_without(TRANSCRIPT_PARAMETERS, "timestamps", "diarize", "translate"), streams=False
+)
+
 _LABS = (
     *(
         Provider(
             name,
+            OpenAIChat(caching=OPENAI_CACHING),
             url="https://api.openai.com/v1",
             key="OPENAI_API_KEY",
             account_headers=_OPENAI_ACCOUNT,
             embeddings=_OPENAI_EMBEDDINGS,
+            images=_OPENAI_IMAGES,
+            speech=OpenAISpeech(),
+            transcripts=OpenAITranscripts(),
             completions=OpenAICompletions(),
+            batches=_OPENAI_BATCHES,
             by_model=others,
         )
-        for name, others in (("openai", ((_OPENAI_REASONERS, OpenAIResponses()),)), ("openai-chat", ()))
+        for name, others in (("openai", ((_OPENAI_REASONERS, OpenAIResponses(background=True)),)), ("openai-chat", ()))
     ),
     Provider(
         "openai-responses",
-        OpenAIResponses(),
+        OpenAIResponses(background=True),
         url="https://api.openai.com/v1",
         key="OPENAI_API_KEY",
         account_headers=_OPENAI_ACCOUNT,
         embeddings=_OPENAI_EMBEDDINGS,
+        images=_OPENAI_IMAGES,
+        speech=OpenAISpeech(),
+        transcripts=OpenAITranscripts(),
         completions=OpenAICompletions(),
+        batches=_OPENAI_BATCHES,
     ),
     Provider(
         "anthropic",
@@ -227,6 +380,9 @@ _LABS = (
         url="https://api.anthropic.com",
         key="ANTHROPIC_API_KEY",
         key_header="x-api-key",
+        # https://docs.anthropic.com/en/docs/build-with-claude/batch-processing: half of everything, discounts of the
+        # cache included.
+        batches=AnthropicBatches(price=_HALF),
     ),
     # https://docs.cohere.com/v2/reference/chat. .../reference/embed: 96 texts. .../docs/reranking-best-practices:
     # 10,000 documents.
@@ -237,6 +393,10 @@ _LABS = (
         key=("COHERE_API_KEY", "CO_API_KEY"),
         embeddings=CohereEmbeddings(dimensions_of={"embed-v4.0": 1536}),
         rerank=CohereRerank(max_documents=10_000),
+        # https://docs.cohere.com/reference/create-audio-transcription; recorded.
+        transcripts=OpenAITranscripts(
+            parameters=_without(TRANSCRIPT_PARAMETERS, "prompt", "timestamps", "diarize", "translate"), streams=False
+        ),
     ),
     # https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html: a key, or a signature with AWS's credentials.
     Provider(
@@ -244,6 +404,7 @@ _LABS = (
         Bedrock(),
         url="https://bedrock-runtime.{AWS_REGION|AWS_DEFAULT_REGION}.amazonaws.com",
         key="AWS_BEARER_TOKEN_BEDROCK",
+        cloud="aws",
         signing="bedrock",
     ),
     # https://ai.google.dev/gemini-api/docs/api-key: either variable; "google" is another name of the same.
@@ -256,6 +417,11 @@ _LABS = (
             key_header="x-goog-api-key",
             # "at most 100 requests can be in one batch", https://github.com/geldata/gel/issues/9032.
             embeddings=GeminiEmbeddings(dimensions_of=_GEMINI_DIMENSIONS),
+            images=GeminiImages(),
+            speech=GeminiSpeech(),
+            transcripts=GeminiTranscripts(),
+            # https://ai.google.dev/gemini-api/docs/batch-api: half, but what comes from the cache costs as always.
+            batches=GeminiBatches(price=_HALF, full_price=frozenset({"cache_read"})),
         )
         for name in ("gemini", "google")
     ),
@@ -266,13 +432,20 @@ _LABS = (
         url="https://api.mistral.ai/v1",
         key="MISTRAL_API_KEY",
         embeddings=_MISTRAL_EMBEDDINGS,
+        speech=_MISTRAL_SPEECH,
+        transcripts=_MISTRAL_TRANSCRIPTS,
+        # https://docs.mistral.ai/studio-api/batch-processing: "at a 50% discount".
+        batches=MistralBatches(price=_HALF),
     ),
-    # https://api-docs.deepseek.com/guides/thinking_mode, .../json_mode: "some JSON" only, thinking is a switch.
+    # https://api-docs.deepseek.com/guides/thinking_mode, .../json_mode: "some JSON" only, thinking is a switch with two
+    # efforts. Recorded: "Thinking mode does not support this tool_choice".
     Provider(
         "deepseek",
         OpenAIChat(
             limit="max_tokens",
             thinking="toggle",
+            efforts=(Family("", ("low", "high")),),
+            forced_thinking=False,
             schema="json_object",
             parameters={
                 **OPENAI_PARAMETERS,
@@ -280,12 +453,22 @@ _LABS = (
                 "parallel_tool_calls": Unsupported("DeepSeek has no such switch"),
                 "n": Unsupported("DeepSeek gives one answer; ask several times"),
             },
+            prefill=DEEPSEEK,
         ),
         url="https://api.deepseek.com",
         key="DEEPSEEK_API_KEY",
     ),
     # https://docs.x.ai/developers/rest-api-reference/inference; recorded: max_tokens, efforts, thinking sent back.
-    *(Provider(name, _COMPATIBLE, url="https://api.x.ai/v1", key="XAI_API_KEY") for name in ("xai", "grok")),
+    *(
+        Provider(
+            name,
+            replace(_COMPATIBLE, efforts=_XAI_EFFORTS),
+            url="https://api.x.ai/v1",
+            key="XAI_API_KEY",
+            images=_XAI_IMAGES,
+        )
+        for name in ("xai", "grok")
+    ),
     # https://docs.perplexity.ai/docs/sonar/openai-compatibility; recorded: efforts. It searches by itself.
     Provider(
         "perplexity",
@@ -305,6 +488,7 @@ _LABS = (
     Provider("zai", _GLM, url="https://api.z.ai/api/paas/v4", key=("ZAI_API_KEY", "ZHIPU_API_KEY")),
     Provider("zhipu", _GLM, url="https://open.bigmodel.cn/api/paas/v4", key=("ZHIPU_API_KEY", "ZHIPUAI_API_KEY")),
     # https://www.alibabacloud.com/help/en/model-studio/deep-thinking: a switch and a budget beside the messages.
+    # .../qwen-vl-compatible-with-openai: films.
     *(
         Provider(
             name,
@@ -312,6 +496,7 @@ _LABS = (
                 limit="max_tokens",
                 thinking="switch",
                 parameters={**_without(OPENAI_PARAMETERS, "frequency_penalty", "user"), "top_k": "top_k"},
+                media=_WITH_FILMS,
             ),
             url=url,
             key="DASHSCOPE_API_KEY",
@@ -362,38 +547,58 @@ _LABS = (
     Provider("meta", _COMPATIBLE_SILENT, url="https://api.llama.com/compat/v1", key="LLAMA_API_KEY"),
 )
 
+# The places that are no region. Recorded, and in google-genai 3.4 and anthropic 2.12.
+_VERTEX_HOSTS = {
+    "global-aiplatform.googleapis.com": "aiplatform.googleapis.com",
+    "us-aiplatform.googleapis.com": "aiplatform.us.rep.googleapis.com",
+    "eu-aiplatform.googleapis.com": "aiplatform.eu.rep.googleapis.com",
+}
+
 _CLOUDS = (
     # https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle: the surface without api-version; a model's
-    # id is the name of its deployment. Recorded: efforts, schemas. A token of Entra comes from a function as api_key=.
+    # id is the name of its deployment. Recorded: efforts, schemas.
     Provider(
         "azure",
+        OpenAIChat(caching=OPENAI_CACHING),
         url="{AZURE_OPENAI_ENDPOINT}/openai/v1",
         key="AZURE_OPENAI_API_KEY",
         key_header="api-key",
         token_header="authorization",
+        cloud="azure",
         embeddings=_OPENAI_EMBEDDINGS,
+        images=OpenAIImages(),
+        speech=OpenAISpeech(),
+        transcripts=OpenAITranscripts(),
     ),
     Provider(
         "azure-responses",
-        OpenAIResponses(),
+        OpenAIResponses(background=True),
         url="{AZURE_OPENAI_ENDPOINT}/openai/v1",
         key="AZURE_OPENAI_API_KEY",
         key_header="api-key",
         token_header="authorization",
+        cloud="azure",
         embeddings=_OPENAI_EMBEDDINGS,
+        images=OpenAIImages(),
+        speech=OpenAISpeech(),
+        transcripts=OpenAITranscripts(),
     ),
-    # https://cloud.google.com/vertex-ai/generative-ai/docs/start/api-keys: the global endpoint; those of regions have
-    # addresses of their own (base_url=). A token of Google Cloud comes from a function as api_key=.
+    # https://cloud.google.com/vertex-ai/generative-ai/docs/start/api-keys; regions and variables of google-genai 3.4.
     Provider(
         "vertex",
-        Gemini(),
-        url="https://aiplatform.googleapis.com/v1/projects/{GOOGLE_CLOUD_PROJECT|GCLOUD_PROJECT}"
-        "/locations/global/publishers/google",
+        # "Unable to submit request because it must have a mimeType parameter":
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference#filedata
+        Gemini(typed_addresses=True),
+        url="https://{GOOGLE_CLOUD_LOCATION|CLOUD_ML_REGION=global}-aiplatform.googleapis.com/v1/projects/"
+        "{GOOGLE_CLOUD_PROJECT|GCLOUD_PROJECT}/locations/{GOOGLE_CLOUD_LOCATION|CLOUD_ML_REGION=global}"
+        "/publishers/google",
+        hosts=_VERTEX_HOSTS,
         key="GOOGLE_API_KEY",
         key_header="x-goog-api-key",
         token_header="authorization",
-        # Recorded: embedContent with gemini-embedding-2; older models are asked in another format (`:predict`). Where
-        # options stand is from google-genai 3.4. It cuts what is too long unless told not to.
+        cloud="google",
+        # Recorded: embedContent with gemini-embedding-2. Where options stand is from google-genai 3.4. It cuts what is
+        # too long unless told not to.
         embeddings=GeminiEmbeddings(
             method="embedContent",
             config="embedContentConfig",
@@ -401,15 +606,35 @@ _CLOUDS = (
             max_inputs=1,
             dimensions_of=_GEMINI_DIMENSIONS,
         ),
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings: 250 texts and 20,000
+        # tokens, none of which is less than a byte.
+        embeddings_by_model=(
+            (
+                r"(?!.*(?:gemini|maas))",
+                VertexEmbeddings(
+                    max_bytes=20_000,
+                    dimensions_of=dict.fromkeys(
+                        ("text-embedding-004", "text-embedding-005", "text-multilingual-embedding-002"), 768
+                    ),
+                ),
+            ),
+        ),
+        # Recorded: a format of pictures, which the Gemini API does not take.
+        images=GeminiImages(parameters=VERTEX_IMAGE_PARAMETERS),
+        speech=GeminiSpeech(),
+        transcripts=GeminiTranscripts(),
     ),
-    # https://docs.anthropic.com/en/api/claude-on-vertex-ai: the model in the address, the version in the body. The
-    # variable is Terraform's; a function as api_key= outlives the hour of a token.
+    # https://docs.anthropic.com/en/api/claude-on-vertex-ai: the model in the address, the version in the body. Regions
+    # and variables as in anthropic 2.12; that of the token, which lasts an hour, is Terraform's.
     Provider(
         "vertex-anthropic",
         Anthropic(host="vertex", media=CLOUD_MEDIA),
-        url="https://aiplatform.googleapis.com/v1/projects/{GOOGLE_CLOUD_PROJECT|GCLOUD_PROJECT}"
-        "/locations/global/publishers/anthropic",
+        url="https://{CLOUD_ML_REGION|GOOGLE_CLOUD_LOCATION=global}-aiplatform.googleapis.com/v1/projects/"
+        "{ANTHROPIC_VERTEX_PROJECT_ID|GOOGLE_CLOUD_PROJECT|GCLOUD_PROJECT}"
+        "/locations/{CLOUD_ML_REGION|GOOGLE_CLOUD_LOCATION=global}/publishers/anthropic",
+        hosts=_VERTEX_HOSTS,
         key="GOOGLE_OAUTH_ACCESS_TOKEN",
+        cloud="google",
     ),
     # https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference; recorded: tools, schemas.
     Provider(
@@ -440,9 +665,12 @@ _HOSTS = (
     # https://console.groq.com/docs/reasoning: thinking comes as `reasoning` and is not taken back. Recorded: "none".
     Provider(
         "groq",
-        OpenAIChat(replay_thinking=False, no_thinking=_NO_EFFORT),
+        OpenAIChat(replay_thinking=False, efforts=_GROQ_EFFORTS),
         url="https://api.groq.com/openai/v1",
         key="GROQ_API_KEY",
+        # https://console.groq.com/docs/speech-to-text, .../text-to-speech
+        speech=_PLAIN_SPEECH,
+        transcripts=replace(_NO_SPEAKERS, streams=False),
     ),
     # https://inference-docs.cerebras.ai/resources/openai: these are refused with 400. Recorded: effort "none".
     Provider(
@@ -550,6 +778,10 @@ _HOSTS = (
         url="https://api.venice.ai/api/v1",
         key="VENICE_API_KEY",
         embeddings=OpenAIEmbeddings(),
+        # https://docs.venice.ai/api-reference; recorded, as far as speech and transcripts go.
+        images=OpenAIImages(edits=None, streams=False),
+        speech=_PLAIN_SPEECH,
+        transcripts=_ONLY_WORDS,
     ),
     # https://docs.doubleword.ai/inference-api; recorded: effort "none", seed, schemas, thinking sent back.
     Provider(
@@ -589,24 +821,40 @@ _HOSTS = (
 )
 
 _GATEWAYS = (
-    # https://openrouter.ai/docs/use-cases/reasoning-tokens, .../guides/overview/multimodal/pdfs, .../audio
+    # https://openrouter.ai/docs/use-cases/reasoning-tokens, .../guides/overview/multimodal/pdfs, .../audio, .../videos,
+    # .../guides/best-practices/prompt-caching: whose models are told where to keep a prompt.
     Provider(
         "openrouter",
-        replace(_OPEN_REASONING, media=_OPENROUTER_MEDIA),
+        replace(
+            _OPEN_REASONING,
+            media=_OPENROUTER_MEDIA,
+            prefill=CLAUDE,
+            caching=Caching(
+                marked=re.compile("^~?(?:anthropic|google|qwen)/"), with_tools=False, least=LEAST_OF_CLAUDE
+            ),
+        ),
         url="https://openrouter.ai/api/v1",
         key="OPENROUTER_API_KEY",
         embeddings=OpenAIEmbeddings(),
         # https://openrouter.ai/docs/guides/evaluate-and-optimize/rag; recorded.
         rerank=CohereRerank(),
+        # Recorded.
+        transcripts=_ONLY_WORDS,
     ),
     # https://huggingface.co/docs/inference-providers; recorded: schemas, tool_choice.
-    Provider(
-        "huggingface", _COMPATIBLE, url="https://router.huggingface.co/v1", key=("HF_TOKEN", "HUGGINGFACE_API_KEY")
+    *(
+        Provider(name, _COMPATIBLE, url="https://router.huggingface.co/v1", key=("HF_TOKEN", "HUGGINGFACE_API_KEY"))
+        for name in ("huggingface", "hf")
     ),
     # https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions/advanced; recorded: its object.
+    # .../docs/ai-gateway/models-and-providers/automatic-caching: Claude keeps what is marked, the others by themselves.
     Provider(
         "vercel",
-        OpenAIChat(limit="max_tokens", thinking="reasoning"),
+        OpenAIChat(
+            limit="max_tokens",
+            thinking="reasoning",
+            caching=Caching(marked=re.compile("^anthropic/"), with_tools=False, least=LEAST_OF_CLAUDE),
+        ),
         url="https://ai-gateway.vercel.sh/v1",
         key="AI_GATEWAY_API_KEY",
         embeddings=OpenAIEmbeddings(),
@@ -629,6 +877,10 @@ _GATEWAYS = (
         embeddings=OpenAIEmbeddings(),
         # https://docs.litellm.ai/docs/text_completion
         completions=_OPEN_COMPLETIONS,
+        # https://docs.litellm.ai/docs/image_generation, .../text_to_speech, .../audio_transcription
+        images=OpenAIImages(),
+        speech=OpenAISpeech(),
+        transcripts=OpenAITranscripts(),
     ),
 )
 
@@ -665,7 +917,7 @@ _SEARCH = (
 # Servers on one's own machine. Their keys, if any, are made up by who starts them: pass api_key=.
 _LOCAL = (
     # https://docs.ollama.com/api; its own format has num_ctx, without which it cuts the context in silence.
-    Provider("ollama", Ollama(), url="http://localhost:11434", embeddings=OllamaEmbeddings()),
+    Provider("ollama", Ollama(), url="http://localhost:11434", embeddings=OllamaEmbeddings(), pull=OllamaPull()),
     # https://docs.ollama.com/api/openai-compatibility
     *(
         Provider(
@@ -689,20 +941,23 @@ _LOCAL = (
         # https://github.com/mozilla-ai/llamafile: llama.cpp's server in a file.
         for name in ("llama-server", "llamaserver", "llamafile")
     ),
-    # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html; base64 since vllm-project/vllm#5935.
+    # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html, .../features/multimodal_inputs.html; base64
+    # since vllm-project/vllm#5935.
     Provider(
         "vllm",
-        _OPEN_TEMPLATE,
+        replace(_OWN_SERVER, prefill=CONTINUED),
         url="http://localhost:8000/v1",
         embeddings=OpenAIEmbeddings(encoding_unless_asked="base64"),
         rerank=CohereRerank(),
         # Recorded, as far as OpenAI's own parameters go.
         completions=_OPEN_COMPLETIONS,
+        # https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html
+        transcripts=_NO_SPEAKERS,
     ),
-    # https://docs.sglang.ai/basic_usage/openai_api_completions.html
+    # https://docs.sglang.ai/basic_usage/openai_api_completions.html, .../openai_api_vision.html
     Provider(
         "sglang",
-        _OPEN_TEMPLATE,
+        replace(_OWN_SERVER, prefill=CONTINUED),
         url="http://localhost:30000/v1",
         embeddings=OpenAIEmbeddings(),
         completions=_OPEN_COMPLETIONS,
@@ -732,20 +987,59 @@ _LOCAL = (
             },
         ),
     ),
-    # https://huggingface.co/docs/transformers/serve-cli/serving: `transformers serve`, which refuses unknown fields.
+    # https://huggingface.co/docs/transformers/serve-cli/serving, and tests/real_servers: `transformers serve`.
+    *(
+        Provider(
+            name,
+            OpenAIChat(
+                limit="max_tokens",
+                parameters={**OPENAI_PARAMETERS, **_NOT_SERVED},
+                thinking="template",
+                schema=None,
+                tool_choice=None,
+            ),
+            url="http://localhost:8000/v1",
+            completions=OpenAICompletions(parameters={**COMPLETION_PARAMETERS, **_NOT_SERVED}),
+        )
+        for name in ("transformers-serve", "hf-openai")
+    ),
+    # https://llama-cpp-python.readthedocs.io/en/latest/server/, and tests/real_servers: `python -m llama_cpp.server`.
     Provider(
-        "hf-openai",
+        "llama-cpp-python",
         OpenAIChat(
             limit="max_tokens",
+            parameters={**_LLAMA_PARAMETERS, **_passed_over("n", "user", "parallel_tool_calls")},
             thinking=None,
-            parameters=_without(OPENAI_PARAMETERS, "n", "user", "parallel_tool_calls", "logprobs", "top_logprobs"),
+            schema="json_object.schema",
+            subset=LLAMA_CPP,
+            tool_choice="name",
+            says_null=False,
         ),
         url="http://localhost:8000/v1",
+        embeddings=OpenAIEmbeddings(
+            parameters={**EMBEDDING_PARAMETERS, **_passed_over("dimensions", "encoding_format", "user")}
+        ),
+        completions=OpenAICompletions(
+            parameters={
+                **OPEN_COMPLETION_PARAMETERS,
+                "repetition_penalty": "repeat_penalty",
+                **_passed_over("n", "user"),
+            }
+        ),
     ),
     # https://huggingface.co/docs/text-generation-inference/messages_api
     Provider("tgi", _COMPATIBLE_SILENT, url="http://localhost:8080/v1"),
     # https://localai.io/features/openai-functions/
-    Provider("localai", _OPEN_TEMPLATE, url="http://localhost:8080/v1", embeddings=OpenAIEmbeddings()),
+    Provider(
+        "localai",
+        _OPEN_TEMPLATE,
+        url="http://localhost:8080/v1",
+        embeddings=OpenAIEmbeddings(),
+        # https://localai.io/features/image-generation/, .../text-to-audio/, .../audio-to-text/
+        images=OpenAIImages(edits=None, unasked={"response_format": "b64_json"}, streams=False),
+        speech=_PLAIN_SPEECH,
+        transcripts=replace(_NO_SPEAKERS, streams=False),
+    ),
     # https://jan.ai/docs/desktop/api-server: llama.cpp's server behind it.
     Provider("jan", _LLAMA, url="http://localhost:1337/v1", completions=_LLAMA_COMPLETIONS),
     # https://github.com/LostRuins/koboldcpp/wiki
@@ -767,19 +1061,22 @@ _LOCAL = (
     # Any other server of chat completions, at an address of one's own.
     Provider(
         "openai-compat",
-        _OPEN_TEMPLATE,
+        _OWN_SERVER,
         embeddings=OpenAIEmbeddings(),
         completions=_OPEN_COMPLETIONS,
         is_generic=True,
+        images=OpenAIImages(),
+        speech=OpenAISpeech(),
+        transcripts=OpenAITranscripts(),
     ),
 )
 
 _IN_PROCESS = (
-    Provider("llamacpp", _LLAMA, engine="llama_cpp", completions=_LLAMA_COMPLETIONS),
+    Provider("llamacpp", _LLAMA_HERE, engine="llama_cpp", completions=_LLAMA_COMPLETIONS),
     # The model in the package. It thinks when asked, which llama.cpp would otherwise make it do always.
     Provider(
         "pico",
-        OpenAIChat(limit="max_tokens", parameters=_LLAMA_PARAMETERS, thinking="template", thinking_unless_asked=False),
+        replace(_LLAMA_HERE, thinking_unless_asked=False),
         engine="llama_cpp",
         model="pico",
         capabilities=frozenset({"tools", "thinking", "structured"}),

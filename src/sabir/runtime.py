@@ -180,6 +180,10 @@ class Runtime(Protocol):
 
     async def sleep(self, seconds: float, line: Line) -> None: ...
 
+    def leave(self, job: Job[object]) -> None:
+        """Begin a job that nobody waits for; what it raises is forgotten. Where no loop runs that could, do nothing."""
+        ...
+
     def now(self) -> float:
         """Seconds on a clock that never goes back."""
         ...
@@ -211,6 +215,9 @@ class RuntimeWrapper:
 
     async def sleep(self, seconds: float, line: Line) -> None:
         await self.inner.sleep(seconds, line)
+
+    def leave(self, job: Job[object]) -> None:
+        self.inner.leave(job)
 
     def now(self) -> float:
         return self.inner.now()
@@ -313,6 +320,9 @@ class Blocking(World):
             line.release(cut)
         raise line.cut_error()
 
+    def leave(self, job: Job[object]) -> None:
+        spawn(lambda: run(lambda: quietly(job)))
+
 
 @final
 class Eventful(World):
@@ -413,6 +423,15 @@ class Eventful(World):
             line.release(cut)
         raise line.cut_error()
 
+    def leave(self, job: Job[object]) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        task = loop.create_task(quietly(job))
+        _left.add(task)
+        task.add_done_callback(_left.discard)
+
     async def _on_thread(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Never the loop's default executor: nested agents exhaust it, and asyncio.run waits for its threads.
         loop = asyncio.get_running_loop()
@@ -424,6 +443,18 @@ class Eventful(World):
 
         spawn(work)
         return (await arrived).result()
+
+
+# A loop holds its tasks by weak references only.
+_left: set[asyncio.Task[None]] = set()
+
+
+async def quietly(job: Job[object]) -> None:
+    """Do a job that nobody waits for."""
+    try:
+        await job()
+    except Exception:  # noqa: BLE001 - nobody hears of it
+        pass
 
 
 class Outcome:

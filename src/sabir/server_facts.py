@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 
 from .cache_files import cache_folder, read_cached, write_cached
+from .catalog import ModelFacts
 from .errors import StorageError
 
 VERSION = 1
+SOURCE = "sabir probe"
 MOST_BYTES = 1 << 20
 
 
@@ -37,10 +39,17 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     version: int = VERSION
 
-    def capabilities(self, known: frozenset[str]) -> frozenset[str]:
-        """Of these words for capabilities, those that the model was not seen to be without."""
-        found = {"tools": self.tools, "structured": self.structured}
-        return frozenset(word for word in known if found.get(word) is not False)
+    @property
+    def of_model(self) -> ModelFacts:
+        """What is known of the model by that. That it was not seen to think, and what was not asked, is not known."""
+        return ModelFacts(
+            tools=self.tools,
+            structured=self.structured,
+            thinking=True if self.thinking is not None else None,
+            context=self.context,
+            source=SOURCE,
+            checked_on=self.probed_on,
+        )
 
 
 def read_facts(url: str, model: str) -> ServerFacts | None:

@@ -40,6 +40,8 @@ def decode_json(data: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (msgspec.DecodeError, UnicodeError):
+        if not data.strip():
+            raise ValueError("it is empty") from None
         try:
             return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
         except RecursionError:
@@ -75,6 +77,16 @@ def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
 def is_array(value: Any) -> TypeGuard[list[Any]]:
     """Whether a decoded value is a JSON array."""
     return isinstance(value, list)
+
+
+def mapping_of(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if is_object(value) else {}
+
+
+def list_of(value: Any) -> list[Any]:
+    """The value if it is an array, else an empty one."""
+    return value if is_array(value) else []
 
 
 def _is_too_deep(data: str | bytes) -> bool:

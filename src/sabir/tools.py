@@ -15,7 +15,7 @@ from .messages import Image, Text, ToolCall, ToolResult, Value
 from .requests import ToolSpec
 from .runtime import Line
 from .schema import Parameters, parameters_of
-from .strict_json import encode_json
+from .strict_json import encode_json, is_array, is_object
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -106,9 +106,21 @@ class Toolbox:
             tool = _described(tool) if inspect.isfunction(tool) else Tool(tool)
         name = tool.spec.name if isinstance(tool, Tool) else tool.name
         _check_name(name)
+        if isinstance(tool, ToolSpec):
+            _check_parameters(tool)
         if name in self._tools:
             raise ConfigurationError(f"two tools are named {name!r}; give one another name with Tool(f, name=…)")
         self._tools[name] = tool
+
+
+def _check_parameters(tool: ToolSpec) -> None:
+    parameters: object = tool.parameters
+    types: object = parameters.get("type", "object") if is_object(parameters) else None
+    if types != "object" and not (is_array(types) and "object" in types):
+        raise ConfigurationError(
+            f"the parameters of the tool {tool.name!r} are a JSON Schema of an object, as in {{'type': 'object', "
+            f"'properties': {{…}}}}, not {str(parameters)[:80]}"
+        )
 
 
 def result_of(call: ToolCall, value: Any) -> ToolResult:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, final
 
 import trio
 
-from .runtime import Job, Line, Outcome, World, is_async, lazily, marked, spawn
+from .runtime import Job, Line, Outcome, World, is_async, lazily, marked, quietly, spawn
 
 T = TypeVar("T")
 
@@ -93,6 +93,12 @@ class Trio(World):
             if not line.aborted:
                 await is_cut.wait()
             raise line.cut_error()
+
+    def leave(self, job: Job[object]) -> None:
+        try:
+            trio.lowlevel.spawn_system_task(quietly, job)
+        except RuntimeError:
+            pass  # The run is about to be over, and takes nothing more.
 
 
 async def _on_thread(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -9,27 +9,30 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from functools import partial
-from types import AsyncGeneratorType
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, final
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final
 
 import msgspec
 
 from . import deltas
-from .chunks import Phase, StreamChunk
+from .chunks import Phase, Restart, StreamChunk
 from .cost import Cost
 from .deltas import Assembler, FinishReason
-from .errors import ClosedError, ConfigurationError, SabirError, StreamInterrupted, StructuredOutputError
-from .handover import sendable
+from .errors import ClosedError, SabirError, StreamInterrupted, StructuredOutputError
+from .handover import sendable, with_ids
 from .hooks import CallEnded, CallStarted, FirstToken, Hook, tell
-from .messages import Message, Part, ToolCall, ToolResult
+from .lifting import lifted
+from .messages import Message, Text, ToolCall, ToolResult
 from .model import Exchange, Model
-from .requests import Notice, Request, Response, Timings, ToolSpec
-from .runtime import Runtime, run
+from .partial_json import PartialJson
+from .prompt_cache import Watch, report_of
+from .requests import Notice, Request, Response, SchemaMode, Timings, ToolSpec
+from .runtime import Runtime
 from .schema import Schema
+from .streams import AwaitableReader, BlockingReader
+from .strict_json import decode_json, encode_json
 from .tools import Tool, Toolbox, failure_of, result_of
 from .usage import NOTHING, Usage
 
@@ -63,6 +66,9 @@ class Turn(Generic[T]):
         hooks: tuple[Hook, ...],
         cost: Callable[[Request, Usage, Message], Cost | None],
         when_over: Callable[[Turn[Any]], None],
+        schema_mode: SchemaMode | None = None,
+        validation_retries: int = 0,
+        watch: Watch | None = None,
     ) -> None:
         self.history = request.messages
         self.exchange = exchange
@@ -77,10 +83,16 @@ class Turn(Generic[T]):
         exchange.notices += notices
         self._tools = tools
         self._schema = schema
+        self._schema_mode: SchemaMode | None = schema_mode
+        self._retries_left = validation_retries
+        # Answers that did not fit and what was said of them: part of the conversation once one fits.
+        self._rejected: tuple[Message, ...] = ()
+        self._partial_json: PartialJson | None = None
         self._max_tool_rounds = max_tool_rounds
         self._include = include
         self._hooks = hooks
         self._cost_of_answer = cost
+        self._watch = watch
         self._when_over = when_over
         self._assembler = Assembler(dialect, maker)
         self._usage: Usage = NOTHING
@@ -166,7 +178,8 @@ class Turn(Generic[T]):
         """End the turn where it is; harmless if it is over."""
         if not self.is_over:
             self.exchange.line.abort()
-            self._settle(lambda: self._make_response(self._partial(), "cancelled", None), None)
+            others = self._assembler.others(is_partial=True)
+            self._settle(lambda: self._make_response(self._partial(), "cancelled", None, others), None)
 
     def _end_with(self, error: Exception) -> None:
         if isinstance(error, SabirError):
@@ -202,24 +215,38 @@ class Turn(Generic[T]):
             message, finish = self._completed_answer()
             calls = message.tool_calls
             if not self._is_runnable(calls):
-                break
+                try:
+                    parsed = self._parsed(message, finish)
+                    break
+                except _Misfit as misfit:
+                    if not self._asks_again(message, misfit.error):
+                        raise misfit.error from None
+                    reason = misfit.error.message
+                if Phase.RESTARTING in self._include:
+                    yield [_restart_chunk(Restart(reason, len(self._rejected) // 2 + 1), self._iteration)]
+                self._iteration += 1
+                continue
             began = self._runtime.now()
             jobs = [partial(self._run_tool, call) for call in calls]
             results = await self._runtime.gather(jobs, self.exchange.line)
             self.exchange.line.extend(self._runtime.now() - began)
             self._add(message, Message("tool", tuple(results)))
+            if self._request.tool_choice != "none":
+                # One that has to call a tool in every round would never answer.
+                self._request = msgspec.structs.replace(self._request, tool_choice=None)
             if Phase.TOOL_CALLING in self._include:
                 yield [_tool_chunk(call, result, self._iteration) for call, result in zip(calls, results, strict=True)]
             self._iteration += 1
-        parsed = self._parsed(message, finish)
+        others = self._assembler.others()
         self._add(message)
-        self._settle(lambda: self._make_response(message, finish, parsed), None)
+        self._settle(lambda: self._make_response(message, finish, parsed, others), None)
 
     async def _answer(self) -> AsyncGenerator[list[StreamChunk], None]:
         """One answer of the model, added up in `_assembler`."""
         iteration = self._iteration
         assembler = self._assembler = Assembler(self._dialect, self._maker)
         self._is_counted = False
+        partial_json = self._partial_json = None if self._schema is None else PartialJson()
         add, include = assembler.add, self._include
         phases: list[Phase | None] = []
         async with aclosing(self._model.deltas(self._request, self.exchange)) as batches:
@@ -231,10 +258,19 @@ class Turn(Generic[T]):
                         if self._first_token is None:
                             self._note_first_token()
                         phase = phases[delta.part]
+                        if partial_json is not None and phase is Phase.GENERATING:
+                            partial_json.feed(delta.text)
                         if phase in include:
                             seen.append(StreamChunk(phase, delta.text, None, iteration))  # type: ignore[arg-type]
                     elif type(delta) is deltas.Open:
                         phases.append(_PHASES.get(delta.kind) if delta.choice == 0 else None)
+                    elif type(delta) is deltas.Event and type(delta.raw) is Restart:
+                        self._usage += assembler.usage
+                        assembler = self._assembler = Assembler(self._dialect, self._maker)
+                        partial_json = self._partial_json = None if self._schema is None else PartialJson()
+                        add, phases = assembler.add, []
+                        if Phase.RESTARTING in include:
+                            seen.append(_restart_chunk(delta.raw, iteration))
                 del batch
                 if seen:
                     yield seen
@@ -249,8 +285,15 @@ class Turn(Generic[T]):
         message = self._assembler.message()
         self._usage, self._is_counted = self._usage + self._assembler.usage, True
         self._costs.append(self._cost_of_answer(self._request, self._assembler.usage, message))
+        if self._watch is not None:
+            self._watch.saw(self._request, self._assembler.usage, message)
         finish = self._assembler.finishes.get(0)
-        return _with_ids(message, self.history), finish.reason if finish else "unknown"
+        if finish is not None and finish.reason == "unknown" and finish.raw:
+            text = f"the answer ended for a reason that is not known here, and may not be whole: {finish.raw}"
+            self.exchange.notices.append(Notice("provider", "finish_reason", text))
+        if message.tool_calls:
+            message = with_ids((*self._request.messages, message))[-1]
+        return message, finish.reason if finish else "unknown"
 
     def _is_runnable(self, calls: tuple[ToolCall, ...]) -> bool:
         if not calls or self._max_tool_rounds == 0:
@@ -283,8 +326,9 @@ class Turn(Generic[T]):
             return failure_of(call, f"Error: {type(error).__name__}: {error}")
 
     def _add(self, *messages: Message) -> None:
-        self._added = (*self._added, *messages)
-        self.history = (*self.history, *messages)
+        done, self._rejected = (*self._rejected, *messages), ()
+        self._added = (*self._added, *done)
+        self.history = (*self.history, *done)
         self._request = msgspec.structs.replace(self._request, messages=(*self._request.messages, *messages))
 
     def _parsed(self, message: Message, finish: FinishReason) -> Any:
@@ -300,7 +344,53 @@ class Turn(Generic[T]):
             remedy = "pip install 'sabir[jsonschema]' does that, and so does schema= with a type"
             text = f"the answer is JSON, but was not held against the schema: {remedy}"
             self.exchange.notices.append(Notice("emulated", "schema", text))
-        return self._schema.parse(message.text)
+        text = message.text
+        if self._schema_mode in ("tool", "json", "prompt"):
+            text = self._without_prose(text)
+        try:
+            return self._schema.parse(self._lifted_text(text))
+        except StructuredOutputError as error:
+            raise _Misfit(error) from None
+
+    def _without_prose(self, text: str) -> str:
+        """The JSON of an answer that has something around it: a fence, a sentence."""
+        begin, end = text.find("{"), text.rfind("}") + 1
+        if text.strip() == text[begin:end] or begin < 0 or end <= begin:
+            return text
+        message = "the answer had something around its JSON, which was left out of `parsed`"
+        self.exchange.notices.append(Notice("emulated", "schema", message))
+        return text[begin:end]
+
+    def _lifted_text(self, text: str) -> str:
+        """The answer's JSON with what the schema's lowering did to values undone."""
+        if self._schema_mode != "native" or self._request.schema is None:
+            return text
+        try:
+            value = decode_json(text)
+        except ValueError:
+            return text
+        whole = lifted(value, self._request.schema.json)
+        return text if whole == value else encode_json(whole).decode()
+
+    def _asks_again(self, message: Message, error: StructuredOutputError) -> bool:
+        """Send an answer back that does not fit, if there is another attempt."""
+        if self._retries_left == 0:
+            return False
+        self._retries_left -= 1
+        complaint = Message("user", (Text(f"{error.message}\nAnswer again, with nothing but JSON that fits."),))
+        self._rejected = (*self._rejected, message, complaint)
+        messages = (*self._request.messages, message, complaint)
+        self._request = msgspec.structs.replace(self._request, messages=messages)
+        self.exchange.notices.append(Notice("retried", "schema", f"an answer was sent back: {error.message}"))
+        return True
+
+    def partial(self) -> dict[str, Any] | None:
+        """What there is of the object that is being written; None before it begins, or where there is no schema."""
+        value = None if self._partial_json is None else self._partial_json.value
+        if value is None or self._schema_mode != "native" or self._request.schema is None:
+            return value
+        whole: dict[str, Any] = lifted(value, self._request.schema.json)
+        return whole
 
     def _partial(self) -> Message:
         return self._assembler.message(is_partial=True)
@@ -308,18 +398,21 @@ class Turn(Generic[T]):
     def _cost(self) -> Cost | None:
         """What all rounds cost, if that is known of each: what an answer that was broken off costs, nobody says."""
         known = [cost for cost in self._costs if cost is not None]
-        if not known or len(known) < len(self._costs) or not self._is_counted:
+        is_known = self._is_counted and self.exchange.is_cost_known
+        if not known or len(known) < len(self._costs) or not is_known:
             return None
         return functools.reduce(operator.add, known)
 
-    def _make_response(self, message: Message, finish: FinishReason, parsed: Any) -> Response[Any]:
-        exchange = self.exchange
-        choices = self._assembler.choices if len(self._assembler.finishes) > 1 else (message,)
+    def _make_response(
+        self, message: Message, finish: FinishReason, parsed: Any, others: tuple[Message, ...]
+    ) -> Response[Any]:
+        exchange, assembler = self.exchange, self._assembler
+        usage = self._usage if self._is_counted else self._usage + assembler.usage
         return Response(
             message=message,
             parsed=parsed,
             messages=self._added,
-            usage=self._usage if self._is_counted else self._usage + self._assembler.usage,
+            usage=usage,
             timings=Timings(self._runtime.now() - self._began, self._first_token),
             finish_reason=finish,
             model=self._assembler.model or self._request.model,
@@ -327,9 +420,20 @@ class Turn(Generic[T]):
             warnings=tuple(exchange.notices),
             attempts=tuple(exchange.attempts),
             request_id=exchange.request_id,
-            choices=choices,
+            choices=(message, *others),
+            finish_reasons=(finish, *assembler.finish_reasons[1:]),
             body=exchange.body,
+            schema_mode=self._schema_mode,
+            cache=report_of(usage) if self._watch is None else self._watch.report(usage),
         )
+
+
+class _Misfit(Exception):
+    """An answer does not fit its schema, though the next might."""
+
+    def __init__(self, error: StructuredOutputError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Opener(Protocol):
@@ -346,112 +450,29 @@ class Opener(Protocol):
     ) -> Turn[Any]: ...
 
 
-class _Reader(Generic[T]):
-    """What both colours of stream have in common: they own a turn, and end it when they are dropped."""
+class _Growing:
+    """What a stream with a schema has beside its chunks."""
 
-    def __init__(self, turn: Turn[T]) -> None:
-        self._turn = turn
-        self._batches = turn.chunks()
-        self._ready: deque[StreamChunk] = deque()
+    _turn: Any
 
-    def _check_reader(self) -> None:
-        """A stream has one reader at a time: what two of them read would be torn between them.
+    def partial(self) -> dict[str, Any] | None:
+        """The object as far as it has come, where the stream has a `schema`: plain values, nothing checked yet.
 
-        Raises:
-            ConfigurationError: another thread or task is waiting for its next chunk.
+        None before it begins. Texts grow; numbers appear when they are whole. What is returned never changes, each
+        object is a beginning of the next, and of the JSON of `response.parsed`, unless a chunk that `is_restart` comes.
         """
-        if cast("AsyncGeneratorType[Any, None]", self._batches).ag_running:
-            raise ConfigurationError("this stream is being read by another thread or task; let one read, and pass on")
-
-    def _check_end(self) -> None:
-        """Tell the end of an answer from the end of a stream that was closed before it.
-
-        Raises:
-            ClosedError: there was more to come.
-        """
-        if self._turn.is_cancelled:
-            raise self._turn.exchange.line.cut_error()
-
-    @property
-    def response(self) -> Response[T]:
-        """What `ask` would have returned, once the stream has ended.
-
-        Raises:
-            StreamInterrupted: the stream has not ended.
-            SabirError: the error that ended it.
-        """
-        return self._turn.response
-
-    def close(self) -> None:
-        """End the stream and close its connection. Idempotent, legal from any thread, never blocks."""
-        self._turn.end()
-
-    def __del__(self) -> None:
-        # An interrupt in the constructor leaves nothing to end.
-        if (turn := getattr(self, "_turn", None)) is not None:
-            turn.end()
+        value: dict[str, Any] | None = self._turn.partial()
+        return value
 
 
 @final
-class Stream(_Reader[T]):
+class Stream(_Growing, BlockingReader[Response[T]]):
     """An answer as it comes: iterate it for `StreamChunk`s, with or without `with`; then read `response`."""
 
-    def __iter__(self) -> Stream[T]:
-        return self
-
-    def __next__(self) -> StreamChunk:
-        while not self._ready:
-            self._check_reader()
-            try:
-                self._ready.extend(run(self._batches.__anext__))
-            except StopAsyncIteration:
-                self._check_end()
-                raise StopIteration from None
-        return self._ready.popleft()
-
-    def close(self) -> None:
-        """End the stream and close its connection. Idempotent, legal from any thread, never blocks."""
-        super().close()
-        try:
-            run(self._batches.aclose)
-        except RuntimeError:
-            # Another thread is reading: the line that was just cut wakes it, and it cleans up.
-            pass
-
-    def __enter__(self) -> Stream[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 @final
-class AsyncStream(_Reader[T]):
+class AsyncStream(_Growing, AwaitableReader[Response[T]]):
     """An answer as it comes: iterate it for `StreamChunk`s, with or without `async with`; then read `response`."""
-
-    def __aiter__(self) -> AsyncStream[T]:
-        return self
-
-    async def __anext__(self) -> StreamChunk:
-        while not self._ready:
-            self._check_reader()
-            try:
-                self._ready.extend(await self._batches.__anext__())
-            except StopAsyncIteration:
-                self._check_end()
-                raise
-        return self._ready.popleft()
-
-    async def __aenter__(self) -> AsyncStream[T]:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-        try:
-            await self._batches.aclose()
-        except RuntimeError:
-            # Another task is reading: the line that was just cut wakes it, and it cleans up.
-            pass
 
 
 def blocking_stream(method: Callable[Concatenate[Any, P], Turn[T]]) -> Callable[Concatenate[Any, P], Stream[T]]:
@@ -476,28 +497,8 @@ def awaitable_stream(
     return twin
 
 
-def _with_ids(message: Message, history: tuple[Message, ...]) -> Message:
-    """The message with an id on every call, unlike any other in the history; given ones are marked synthetic."""
-    calls = message.tool_calls
-    if not calls:
-        return message
-    ids = [call.id for call in calls]
-    seen: set[str | None] = {None, *(call.id for earlier in history for call in earlier.tool_calls)}
-    if len(set(ids)) == len(ids) and seen.isdisjoint(ids):
-        return message
-    taken = {*seen, *ids}
-    parts: list[Part] = []
-    number = 0
-    for part in message.parts:
-        if isinstance(part, ToolCall) and part.id in seen:
-            while f"call_{number}" in taken:
-                number += 1
-            taken.add(f"call_{number}")
-            part = msgspec.structs.replace(part, id=f"call_{number}", synthetic=True)
-        if isinstance(part, ToolCall):
-            seen.add(part.id)
-        parts.append(part)
-    return msgspec.structs.replace(message, parts=tuple(parts))
+def _restart_chunk(restart: Restart, iteration: int) -> StreamChunk:
+    return StreamChunk(Phase.RESTARTING, restart._asdict(), None, iteration)
 
 
 def _tool_chunk(call: ToolCall, result: ToolResult, iteration: int) -> StreamChunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import sabir
 from sabir import aio
@@ -19,17 +19,26 @@ class Invoice:
 def blocking() -> None:
     assert_type(sabir.ask("…", schema=Invoice).parsed, Invoice)
     assert_type(sabir.ask("…").parsed, None)
-    client = sabir.Client("openai-chat:gpt-4o-mini", temperature=0, timeout=5)
+    client = sabir.Client("openai-chat:gpt-4o-mini", temperature=0, timeout=5, recover="resume")
     sabir.Client("azure:mine", api_key=lambda: "token", organization="mine", extra_body={"a": 1})
     assert_type(client.ask("…", schema=Invoice, temperature=0.5).parsed, Invoice)
     assert_type(client.ask("…", schema={"type": "object"}).parsed, Any)
     assert_type(client.ask("…"), sabir.Response[None])
+    assert_type(client.ask("…", recover=["continue", "restart"]), sabir.Response[None])
     assert_type(client.ask("…").cost, sabir.Cost | None)
+    assert_type(client.ask("…", cache="1h").cache, sabir.CacheReport)
+    assert_type(client.ask("…", cache=True).cache.hit_rate, float | None)
+    assert_type(sabir.cached("…"), sabir.Text)
+    assert_type(sabir.cached(sabir.user("…"), "1h"), sabir.Message)
     assert_type(client.capabilities("openai:gpt-5"), sabir.ModelFacts)
     with client.stream("…", schema=Invoice, include=["generating"]) as stream:
         for chunk in stream:
             assert_type(chunk, sabir.StreamChunk)
+            assert_type(stream.partial(), dict[str, Any] | None)
     assert_type(stream.response, sabir.Response[Invoice])
+    assert_type(stream.response.schema_mode, Literal["native", "grammar", "tool", "json", "prompt"] | None)
+    assert_type(client.ask("…", schema=Invoice, schema_mode="tool", validation_retries=2).parsed, Invoice)
+    assert_type(sabir.lint_schema(Invoice), tuple[sabir.SchemaFinding, ...])
     assert_type(client.raw_complete("…", max_tokens=5), sabir.Response[None])
     assert_type(client.raw_complete(["…"], model="openai:gpt-3.5-turbo-instruct"), sabir.Response[None])
     dot = sabir.image(sabir.Pixels(1, 1, b"..."))
@@ -54,6 +63,41 @@ def blocking() -> None:
     best: list[sabir.Ranked] = ranking
     assert_type(best[0].score, float)
     assert_type(best[0].document, str)
+    client.pull(on_progress=lambda progress: assert_type(progress.fraction, float | None), timeout=3600)
+    batch = client.batches.submit(["…", [sabir.user("…")], ["…", dot]], schema=Invoice, key="…", temperature=0)
+    assert_type(client.batches, sabir.Batches)
+    assert_type(batch, sabir.Batch)
+    assert_type(client.batches.status(batch), sabir.Batch)
+    assert_type(client.batches.cancel("openai:…"), sabir.Batch)
+    with client.batches.results(batch.id, schema=Invoice) as results:
+        assert_type(results, sabir.BatchResults[Invoice])
+        for result in results:
+            assert_type(result, sabir.BatchResult[Invoice])
+            if result.response is not None:
+                assert_type(result.response.parsed, Invoice)
+            assert_type(result.error, sabir.SabirError | None)
+            assert_type(result.cost, sabir.Cost | None)
+    assert_type(client.batches.results(batch), sabir.BatchResults[None])
+    assert_type(client.batches.results(batch, schema={"type": "object"}), sabir.BatchResults[Any])
+    made = client.image("…", images=[dot, "…"], mask=b"...", size="16:9", n=2, seed=None)
+    assert_type(made, sabir.ImageResponse)
+    assert_type(made.images, tuple[sabir.Image, ...])
+    assert_type(made.save("…"), tuple[Path, ...])
+    with client.stream_image("…", previews=2, include=["image_generating"]) as drawing:
+        for chunk in drawing:
+            assert_type(chunk, sabir.StreamChunk)
+    assert_type(drawing.response, sabir.ImageResponse)
+    assert_type(client.speak("…", voice="…", speed=1.5), sabir.SpeechResponse)
+    assert_type(client.speak("…").audio, sabir.Audio)
+    with client.stream_speech("…") as speaking:
+        assert_type([*speaking.sounds()], list[bytes])
+    assert_type(speaking, sabir.SpeechStream)
+    assert_type(speaking.response, sabir.SpeechResponse)
+    transcription = client.transcribe(Path("…"), timestamps="word", translate=False)
+    assert_type(transcription, sabir.Transcription)
+    assert_type(transcription.segments, tuple[sabir.Segment, ...])
+    assert_type(transcription.words, tuple[sabir.Word, ...])
+    assert_type(client.stream_transcript(b"..."), sabir.MediaStream[sabir.Transcription])
     chat = client.chat(system="…", tools=[print])
     assert_type(chat, sabir.Chat)
     assert_type(chat("…", schema=Invoice).parsed, Invoice)
@@ -79,6 +123,23 @@ async def awaitable() -> None:
         assert_type(await client.embed_batch(["…"]), sabir.Embeddings)
         assert_type(await client.embedding_dim("openai:text-embedding-3-small"), int)
         assert_type(await client.rerank("…", ("…",)), sabir.Reranking)
+        assert_type(await client.image("…", size="2K"), sabir.ImageResponse)
+        assert_type(await client.speak("…"), sabir.SpeechResponse)
+        assert_type(await client.transcribe("…", diarize=True), sabir.Transcription)
+        assert_type(client.stream_image("…"), aio.MediaStream[sabir.ImageResponse])
+        async with client.stream_speech("…") as speaking:
+            async for sound in speaking.sounds():
+                assert_type(sound, bytes)
+        assert_type(speaking, aio.SpeechStream)
+        async with client.stream_transcript("…") as hearing:
+            async for chunk in hearing:
+                assert_type(chunk, sabir.StreamChunk)
+        assert_type(hearing.response, sabir.Transcription)
+        assert_type(await client.pull("llama3.2:1b", extra={"insecure": True}), None)
+        batch = await client.batches.submit(["…"], journal=Path("…"), key="…")
+        assert_type(await client.batches.status(batch.id), sabir.Batch)
+        async for result in client.batches.results(batch, schema=Invoice):
+            assert_type(result, sabir.BatchResult[Invoice])
         chat = client.chat(system="…")
         assert_type((await chat("…")).parsed, None)
         assert_type(chat.stream("…"), aio.Stream[None])

@@ -128,9 +128,35 @@ def probe(**options: Any) -> int:
     """Find out what the server of chat completions at URL does, by a few small requests.
 
     It is kept, by URL and model, in your cache folder: models of openai-compat at this URL are then known to have or
-    not to have tools and schemas. Ask again when the server has changed.
+    not to have tools and schemas, and by their context. Ask again when the server has changed.
     """
     code: int = _loaded().probe(**options)
+    return code
+
+
+@sabir.command()
+@click.argument("model")
+@click.option("--base-url", metavar="URL", help="Where the server is, instead of at its provider's address.")
+@click.option("--timeout", metavar="SECONDS", type=float, help="The longest it may take in all.  [default: no limit]")
+def pull(**options: Any) -> int:
+    """Have the server on this machine fetch MODEL, as llama3.2:1b or ollama:llama3.2:1b, and see how far it is.
+
+    Ctrl-C ends it; what has come is kept, and goes on with the next pull.
+    """
+    code: int = _loaded(".pulls").pull(**options)
+    return code
+
+
+@sabir.command("lint-schema")
+@click.argument("what", metavar="FILE_OR_TYPE...", nargs=-1, required=True)
+@click.option("--json", "is_json", is_flag=True, help="Print JSON objects.")
+def lint_schema(**options: Any) -> int:
+    """Say which providers a schema will trouble, and how. Asks nobody.
+
+    A FILE holds a JSON Schema, or a list of tools as an MCP server, OpenAI or Anthropic have it; a TYPE is
+    MODULE:NAME. Exits with 1 where a provider is troubled.
+    """
+    code: int = _loaded(".schemas").lint(**options)
     return code
 
 

@@ -84,6 +84,8 @@ def _abilities(facts: ModelFacts, answer: bool) -> str:
 
 
 def _rates(prices: Prices) -> str:
+    if prices.search is not None:
+        return f"{prices.search:f} a search"
     rates = (prices.input, prices.cache_read, prices.output)
     return " / ".join("?" if rate is None else f"{rate:f}" for rate in rates) + (" +tiers" if prices.tiers else "")
 

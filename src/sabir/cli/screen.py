@@ -85,6 +85,14 @@ class Screen:
         _write(self._err, line, self._dim)
         _write(self._err, "\n")
 
+    def move(self, line: str) -> None:
+        """Write a line about something that goes on, over the last one; where there is no terminal, nothing."""
+        if self._err.isatty():
+            self._begin_aside(is_line=False)
+            self._cursor = "aside"
+            self._err.write("\r")
+            _write(self._err, line, self._dim)
+
     def warn(self, message: str) -> None:
         """Write a warning."""
         self._begin_aside(is_line=True)

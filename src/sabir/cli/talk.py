@@ -16,8 +16,9 @@ from msgspec.structs import asdict
 
 from ..chat import Chat
 from ..client import Client
-from ..errors import ConfigurationError, SabirError, StorageError, UnsupportedError
+from ..errors import AuthenticationError, ConfigurationError, SabirError, StorageError, UnsupportedError
 from ..messages import Message, ToolCall, ToolResult, assistant, user
+from ..model import add_words
 from ..options import Call
 from ..probing import TIMEOUT
 from ..probing import probe as probe_server
@@ -118,7 +119,12 @@ def probe(url: str, model: str | None, key_variable: str | None, timeout: float 
         key = None
         if key_variable is not None and (key := os.environ.get(key_variable)) is None:
             raise ConfigurationError(f"the environment variable {key_variable} is not set")
-        facts = probe_server(url, model, api_key=key, timeout=TIMEOUT if timeout is None else timeout)
+        try:
+            facts = probe_server(url, model, api_key=key, timeout=TIMEOUT if timeout is None else timeout)
+        except AuthenticationError as error:
+            if key is None:
+                add_words(error, "here, --key-variable names the environment variable that has one")
+            raise
         path = write_facts(facts)
         screen.answer(as_json(asdict(facts), screen) if is_json else "\n".join(_told(facts)))
         screen.end_answer()

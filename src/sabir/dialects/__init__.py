@@ -7,16 +7,18 @@ that speak it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from ..deltas import Assembler, Delta
+from ..deltas import Assembler, Delta, FinishReason
 from ..errors import ProviderError, SabirError, StreamProtocolError
-from ..messages import ProviderState
-from ..requests import HttpRequest, Notice, Request, Response, Timings
-from ..strict_json import decode_json, is_array, is_object
+from ..messages import Message, ProviderState, Text
+from ..requests import HttpRequest, Notice, Request, Response, SchemaMode, Timings
+from ..strict_json import decode_json, is_object
+from ..strict_json import list_of as list_of
+from ..strict_json import mapping_of as mapping_of
 from ..usage import NOTHING, Usage
 
 
@@ -67,6 +69,14 @@ class Dialect(Protocol):
     @property
     def name(self) -> str: ...
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        """The ways to an answer of the request's schema that this format has, best first.
+
+        "native" is one of its own, "json" one of some JSON; "tool" says that a tool can be forced, "prompt" that a
+        schema may be asked for. A request's schema is for this to encode where its mode is "native" or "json".
+        """
+        ...
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         """The request, its url relative to the provider's address and without a key, and what was lowered."""
         ...
@@ -109,6 +119,58 @@ class Dialect(Protocol):
 
     def canonical_answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The same of an answer's body."""
+        ...
+
+
+class Cursor(NamedTuple):
+    """Where an answer that its server keeps has been read to: its id, and the number of the last event."""
+
+    id: str
+    number: int
+
+
+class ResumableDecoder(Decoder, Protocol):
+    """A decoder of answers that can be read on where their stream broke off."""
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """How far the answer has been read; None where nobody has said what it is called."""
+        ...
+
+    def go_on(self) -> None:
+        """What is fed next are the bytes of another stream, which has what follows `cursor`."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Dialect, Protocol):
+    """A `Dialect` of servers that may keep an answer, and make it whether or not it is read."""
+
+    @property
+    def background(self) -> bool:
+        """Whether this kind of server does."""
+        ...
+
+    def in_background(self, request: Request) -> Request | None:
+        """The request for an answer of that kind; None if the caller's own words say otherwise."""
+        ...
+
+    def decoder(self) -> ResumableDecoder: ...
+
+    def encode_resume(self, request: Request, cursor: Cursor) -> HttpRequest:
+        """What asks for the events after a place, its url relative to the provider's address and without a key."""
+        ...
+
+    def encode_cancel(self, request: Request, cursor: Cursor) -> HttpRequest:
+        """What has the answer ended where it is."""
+        ...
+
+    def decode_resume(self, target: str) -> Cursor | None:
+        """What a client asks for with a GET of this path and query; None of any other."""
+        ...
+
+    def events_after(self, stream: bytes, number: int) -> bytes:
+        """What a stream has after the event of this number."""
         ...
 
 
@@ -271,7 +333,36 @@ def response_of(dialect: str, deltas: Iterable[Delta]) -> Response[None]:
         finish_reason=finish.reason if finish else "unknown",
         model=total.model or "",
         choices=total.choices,
+        finish_reasons=total.finish_reasons,
     )
+
+
+def choices_of(response: Response[Any]) -> tuple[tuple[Message, ...], tuple[FinishReason, ...]]:
+    """The answers of a response, and why each of them ended."""
+    messages = response.choices or (response.message,)
+    untold: list[FinishReason] = ["unknown"]
+    reasons = (response.finish_reason, *response.finish_reasons[1:], *untold * len(messages))
+    return messages, reasons[: len(messages)]
+
+
+def lost_citations(messages: Iterable[Message], is_own: Callable[[Any], bool]) -> list[Notice]:
+    """What to say of citations in a history that another format spells otherwise, and which are not sent.
+
+    Log probabilities go back to nobody, and are no loss.
+    """
+    notes = (note for message in messages for part in message.parts if isinstance(part, Text) for note in part.notes)
+    if number := sum(not is_own(note) and "logprob" not in mapping_of(note) for note in notes):
+        return [Notice("dropped", "citations", f"{number} citations that another API spelled were left out")]
+    return []
+
+
+def broken_off(error: SabirError, dialect: str, deltas: Iterable[Delta]) -> SabirError:
+    """The error of a whole answer that says of itself that it is none, with what came of it all the same."""
+    total = Assembler(dialect)
+    for delta in deltas:
+        total.add(delta)
+    error.partial = total.message(is_partial=True)
+    return error
 
 
 class Unsupported(str):
@@ -304,16 +395,6 @@ def event_object(payload: bytes) -> dict[str, Any]:
 def text_of(value: Any) -> str | None:
     """The value if it is a string with something in it; wire fields may hold anything."""
     return value if isinstance(value, str) and value else None
-
-
-def mapping_of(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
-    return value if is_object(value) else {}
-
-
-def list_of(value: Any) -> list[Any]:
-    """The value if it is an array, else an empty one."""
-    return value if is_array(value) else []
 
 
 def count_of(value: Any) -> int | None:

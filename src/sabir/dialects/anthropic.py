@@ -34,7 +34,7 @@ from ..errors import (
     StreamProtocolError,
     UnsupportedError,
 )
-from ..lowering import strict_schema
+from ..lowering import lowered
 from ..messages import (
     Audio,
     File,
@@ -50,17 +50,22 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, lost_citations, mapping_of, text_of
+from .cache_marks import ANY_MODEL, LEAST_OF_CLAUDE, Caching, control_of, mark_of, placed
 from .call_arguments import arguments_object, arguments_text
 from .call_ids import fitting_ids, with_fitting_id
 from .failures import error_from_value, provider_error, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
 from .media_rules import MEGABYTE, TEXTUAL, MediaRules
+from .places import no_place
+from .prefills import CLAUDE, Prefill
+from .ranges import PORTABLE, Ranges, check_read, check_sent
 from .sse import EventStream
+from .subsets import ANTHROPIC, parameters_of, shape_of, told_of_tools
 
 NAME = "anthropic"
 _VERTEX_VERSION = "vertex-2023-10-16"
@@ -81,6 +86,10 @@ PARAMETERS: Verdicts = {
     "documents": NO_DOCUMENTS,
     "n": Unsupported("this API gives one answer; ask several times"),
 }
+
+# https://docs.anthropic.com/en/api/messages
+# Nothing at all may be wanted of an answer, which then only fills the cache.
+RANGES: Ranges = {**PORTABLE, "temperature": (0, 1), "max_tokens": (0, inf)}
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -120,12 +129,8 @@ _ADAPTIVE = re.compile(r"claude-[a-z]+-(?:4-(?:[6-9]|\d\d)|[5-9])(?!\d)")
 _UNSAMPLED = re.compile(r"claude-[a-z]+-(?:4-(?:[7-9]|\d\d)|[5-9])(?!\d)")
 _BUDGETS: dict[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 _LEAST_BUDGET = 1024
-# What output_config.format refuses (https://platform.claude.com/docs/en/build-with-claude/structured-outputs): bounds.
-# A keyword is followed by its number; a property of that name by an object.
-_BOUNDS = re.compile(
-    rb'"(?:minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|maxItems)":[-\d]'
-    rb'|"minItems":(?:[2-9]|\d\d)'
-)
+# https://platform.claude.com/docs/en/build-with-claude/structured-outputs: no Claude before 4.5 has them.
+_SCHEMALESS = re.compile(r"claude-(?:v|instant|[123])|claude-[a-z]+-4-(?:[01](?!\d)|\d{8})")
 # The blocks that become parts in our words; every other is a ServerItem.
 _IN_ANSWER = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 _IN_PROMPT = _IN_ANSWER | {"tool_result", "image", "document"}
@@ -141,6 +146,7 @@ MEDIA = MediaRules(
     },
     most={Image: 24 * MEGABYTE, File: 24 * MEGABYTE},
 )
+CACHING = Caching(marked=ANY_MODEL, least=LEAST_OF_CLAUDE)
 # The same page: Google Cloud and Amazon fetch nothing.
 CLOUD_MEDIA = replace(MEDIA, inlined=(Image, File))
 
@@ -153,21 +159,27 @@ class Anthropic:
         version: the header `anthropic-version`.
         max_tokens: what is sent where the caller sets no limit, since this API requires one.
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         thinking: how it is asked for: "budget" (in tokens) or "adaptive" (by effort); None is by the model's name.
         schema: "output_config" (structured outputs, Claude 4.5 and later) or "prompt" (the schema is described).
         inline_system: whether system messages may stand in the middle (Claude Opus 4.8 and later).
         host: "vertex" where Google Cloud serves the models: the model is in the address, the version in the body.
         media: what the server takes of images and documents.
+        caching: where it is told to keep a prompt.
+        prefill: which models go on with the beginning of an answer.
     """
 
     version: str = "2023-06-01"
     max_tokens: int = 8192
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     thinking: Literal["budget", "adaptive"] | None = None
     schema: Literal["output_config", "prompt"] = "output_config"
     inline_system: bool = False
     host: Literal["vertex"] | None = None
     media: MediaRules = MEDIA
+    caching: Caching = CACHING
+    prefill: Prefill | None = CLAUDE
 
     name = NAME
 
@@ -180,10 +192,19 @@ class Anthropic:
             "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
             "user": "metadata.user_id",
             "schema": "output_config.format" if self.schema == "output_config" else "(described in the prompt)",
+            "cache": self.caching.verdict("cache_control"),
         }
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        # A tool cannot be forced while the model thinks.
+        others: tuple[SchemaMode, ...] = ("prompt", "tool") if request.thinking else ("tool", "prompt")
+        is_native = self.schema == "output_config" and not _SCHEMALESS.search(request.model)
+        is_native = is_native and (request.schema is None or lowered(request.schema.json, ANTHROPIC).obstacle is None)
+        return ("native", *others) if is_native else others
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, self.ranges, self.parameters)
         encoder = _BodyEncoder(self)
         fields = encoder.body(request)
         if self.host == "vertex":
@@ -335,6 +356,8 @@ def _part_of(block: dict[str, Any], kinds: frozenset[str]) -> Part:
         # Kept with its nulls: in some blocks (a compaction that failed) they say something.
         rest = {name: value for name, value in block.items() if name != "type"}
         return ServerItem(kind=block["type"], id=text_of(block.get("id")), state=ProviderState(NAME, {"set": rest}))
+    if mark := mark_of(block.get("cache_control")):
+        part = msgspec.structs.replace(part, cache=mark)
     # An id that this API would not take is its maker's, who is handed it back all the same.
     patch = difference(block, _block_of(with_fitting_id(part, _ID)))
     return msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
@@ -406,6 +429,11 @@ def _bytes_of(data: str) -> bytes:
 
 def _block_of(part: Part) -> dict[str, Any]:
     """A part as a block, without what only its state says."""
+    block = _bare_block(part)
+    return {**block, "cache_control": control_of(part.cache)} if part.cache else block
+
+
+def _bare_block(part: Part) -> dict[str, Any]:
     match part:
         case TextPart():
             citations = [note for note in part.notes if _is_citation(note)]
@@ -464,9 +492,14 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
+        # A mark for the whole request is in this format's own words, and is no other marks'.
+        if "cache_control" not in patch.get("set", {}):
+            request, notices = placed(request, self._dialect.caching)
+            self.notices += notices
         fit, has_others = fitting_ids(request.messages, _ID, NAME)
         if has_others:
             self._emulate("id", "ids of calls were replaced by ones that this API takes: letters, digits, _ and -")
+        self.notices += lost_citations(request.messages, _is_citation)
         system, messages = self._conversation(fit)
         body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
         if request.max_tokens is None:
@@ -484,6 +517,7 @@ class _BodyEncoder:
             body["metadata"] = {"user_id": request.user}
         if request.tools:
             body["tools"] = [self._tool(tool) for tool in request.tools]
+            self.notices += told_of_tools(request.tools, NAME)
         self._choose_tool(request, body)
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
@@ -496,8 +530,8 @@ class _BodyEncoder:
             raised = body["max_tokens"]
             self._emulate("max_tokens", f"max_tokens includes thinking here, and was raised to {raised}")
         self._check_sampling(body, in_its_words)
-        if request.schema is not None and "output_config" not in in_its_words:
-            self._shape(request.schema, body, system)
+        if request.schema is not None and request.schema.mode == "native" and "output_config" not in in_its_words:
+            self._shape(request.schema, body)
         said = {"messages": messages, **({"system": system} if system else {})}
         return {**patched(body, patch), **said, **request.extra}
 
@@ -558,25 +592,22 @@ class _BodyEncoder:
         if body["max_tokens"] <= budget:
             body["max_tokens"] += budget
 
-    def _shape(self, wanted: OutputSchema, body: dict[str, Any], system: list[dict[str, Any]]) -> None:
-        schema, is_strict = strict_schema(wanted.json)
-        if self._dialect.schema == "output_config" and is_strict and not _BOUNDS.search(encode_json(schema)):
-            format_ = {"type": "json_schema", "schema": schema}
-            body["output_config"] = {**body.get("output_config", {}), "format": format_}
+    def _shape(self, wanted: OutputSchema, body: dict[str, Any]) -> None:
+        shape, notices = shape_of(wanted, ANTHROPIC)
+        if shape.obstacle is not None:
+            self._refuse("schema", f"it cannot be held to here, since {shape.obstacle}; ask for it another way")
             return
-        described = encode_json(wanted.json).decode()
-        wish = f"Answer with nothing but JSON, without a code fence, that fits this JSON Schema:\n{described}"
-        system.append({"type": "text", "text": wish})
-        self._emulate(
-            "schema", "the schema cannot be enforced here and is asked for in the prompt; the answer is checked"
-        )
+        self.notices += notices
+        format_ = {"type": "json_schema", "schema": shape.json}
+        body["output_config"] = {**body.get("output_config", {}), "format": format_}
 
     def _tool(self, tool: ToolSpec) -> dict[str, Any]:
         patch = self._own(tool.state, "tool")
         if tool.state is not None and tool.state.dialect != NAME and not tool.description and not tool.parameters:
             raise UnsupportedError(f"the tool {tool.name!r} is run by {tool.state.dialect}, which is not asked here")
         described = {"description": tool.description} if tool.description else {}
-        return patched({"name": tool.name, **described, "input_schema": tool.parameters or {"type": "object"}}, patch)
+        parameters = parameters_of(tool) or {"type": "object"}
+        return patched({"name": tool.name, **described, "input_schema": parameters, **_mark(tool)}, patch)
 
     def _conversation(self, messages: Iterable[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The system prompt's blocks and the wire's messages.
@@ -610,7 +641,7 @@ class _BodyEncoder:
         kind, is_own = type(part).__name__, part.state is not None and part.state.dialect == NAME
         match part:
             case Thinking() | ServerItem() if not is_own and role != "assistant":
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case Thinking() | ServerItem() if not is_own:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return []
@@ -646,6 +677,10 @@ class _BodyEncoder:
 
     def _emulate(self, subject: str, message: str) -> None:
         self.notices.append(Notice("emulated", subject, message))
+
+
+def _mark(tool: ToolSpec) -> dict[str, Any]:
+    return {"cache_control": control_of(tool.cache)} if tool.cache else {}
 
 
 # The client's half: answers
@@ -949,6 +984,7 @@ class _RequestReader:
         options = {name: wire[word] for name, word in words.items() if not isinstance(word, Unsupported)}
         options["max_tokens"] = wire["max_tokens"]
         options["user"] = mapping_of(wire.get("metadata")).get("user_id")
+        options["cache"] = mark_of(wire.get("cache_control"))
         choice = mapping_of(wire.get("tool_choice"))
         kinds = {"auto": "auto", "none": "none", "any": "required", "tool": choice.get("name")}
         options["tool_choice"] = kinds.get(str(choice.get("type")))
@@ -971,6 +1007,7 @@ class _RequestReader:
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
+        check_read(options, self._dialect.ranges, {})
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}
 
     def _messages(self, wire: list[Any]) -> Iterator[Message]:
@@ -1010,8 +1047,12 @@ class _RequestReader:
         except StreamProtocolError as error:
             raise _refused(where, str(error)) from None
         if isinstance(part, ToolCall):
+            if part.id is None:
+                raise _refused(f"{where}.id", "the id of a call is wanted")
             self._names[part.id] = part.name
         if isinstance(part, ToolResult):
+            if part.call_id is None:
+                raise _refused(f"{where}.tool_use_id", "the id of a call is wanted")
             return msgspec.structs.replace(part, name=self._names.get(part.call_id, ""))
         if isinstance(part, Thinking) and part.state is None:
             # Its own, though there is nothing to keep.
@@ -1032,8 +1073,9 @@ def _read_tool(tool: Any, where: str) -> ToolSpec:
         raise _refused(f"{where}.input_schema", "a JSON Schema of an object is wanted")
     if parameters.get("type") != "object":
         raise _refused(f"{where}.input_schema.type", "'object' is wanted")
-    spec = ToolSpec(name, text_of(tool.get("description")) or "", parameters)
+    spec = ToolSpec(name, text_of(tool.get("description")) or "", parameters, cache=mark_of(tool.get("cache_control")))
     ours = {"name": name, "input_schema": parameters or {"type": "object"}, "description": spec.description or None}
+    ours |= _mark(spec)
     patch = difference(tool, ours)
     return msgspec.structs.replace(spec, state=ProviderState(NAME, patch)) if patch else spec
 

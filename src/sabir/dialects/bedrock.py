@@ -4,7 +4,8 @@ Sources: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Con
 botocore (1.44, 2026-11) and 87 recorded exchanges. A block of the wire is a part of ours; what a block, message, tool,
 request or answer says beyond our words is a patch in its state, so that it can be said again. Objects within objects
 are spoken of by paths: `toolUse.input`. The model, and whether its answer is streamed, stand in the address. Blocks
-that only Bedrock can read (cache points, guarded content, what its own tools did) stay as they are.
+that only Bedrock can read (guarded content, what its own tools did) stay as they are. A cache point is a block of its
+own here, and with us a mark on the part, or tool, before it.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ from ..errors import (
     StreamProtocolError,
     UnsupportedError,
 )
-from ..lowering import strict_schema
+from ..lowering import lowered
 from ..messages import (
     Audio,
+    CacheMark,
     File,
     Image,
     Message,
@@ -51,10 +53,11 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, lost_citations, mapping_of, text_of
+from .cache_marks import LEAST_OF_CLAUDE, Caching, mark_of, placed
 from .call_arguments import arguments_object, arguments_text
 from .call_ids import fitting_ids, with_fitting_id
 from .event_stream import Headers, MessageStream, encode_message
@@ -68,6 +71,10 @@ from .nesting import Holders
 from .nesting import flat as _flat
 from .nesting import nested as _nested
 from .nesting import present as _present
+from .places import no_place
+from .prefills import CLAUDE, Prefill
+from .ranges import PORTABLE, Ranges, check_read, check_sent
+from .subsets import ANTHROPIC, parameters_of, shape_of, told_of_tools
 from .surrogates import PairedText
 
 NAME = "bedrock"
@@ -94,6 +101,9 @@ PARAMETERS: Verdicts = {
     "n": Unsupported("this API gives one answer; ask several times"),
     "user": Unsupported("this API knows no users; send extra={'requestMetadata': {…}} to find calls in its logs"),
 }
+
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InferenceConfiguration.html
+RANGES: Ranges = {**PORTABLE, "temperature": (0, 1)}
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -150,11 +160,8 @@ _UNSAMPLED = re.compile(r"claude-[a-z]+-(?:4-(?:[7-9]|\d\d)|[5-9])(?!\d)")
 # https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html: not Amazon's own models, Meta's, AI21's
 # and Cohere's, and no Claude before 4.5.
 _SCHEMALESS = re.compile(r"(?:amazon|meta|ai21|cohere)\.|claude-(?:v|instant|3)|claude-[a-z]+-4-(?:[01](?!\d)|\d{8})")
-# What structured outputs refuse, by the same page: bounds. A keyword is followed by a number, a property by an object.
-_BOUNDS = re.compile(
-    rb'"(?:minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|maxItems)":[-\d]'
-    rb'|"minItems":(?:[2-9]|\d\d)'
-)
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html: who can be made to call a tool.
+_FORCIBLE = re.compile(r"claude|nova|mistral")
 _BUDGETS: dict[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 _LEAST_BUDGET = 1024
 # Where a client of ours may have asked for thinking in a model's own words.
@@ -229,6 +236,11 @@ MEDIA = MediaRules(
     },
     most={Image: 15 * MEGABYTE // 4},
 )
+# https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html: others answer with an error. Nova has no
+# cache points among its tools, and what it keeps begins at 1000 tokens.
+_CACHED = re.compile(r"claude-(?:3-7|3-5-haiku|3-5-sonnet-20241022|[a-z]+-[4-9])|nova")
+_TOOLS_UNCACHED = re.compile(r"nova")
+CACHING = Caching(marked=_CACHED, least=((_TOOLS_UNCACHED, 1000), *LEAST_OF_CLAUDE))
 _NOT_IN_A_NAME = re.compile(r"[^\w\s()\[\]-]|\s+", re.ASCII)
 
 Family: TypeAlias = Literal["claude", "nova", "gpt-oss"]
@@ -240,16 +252,22 @@ class Bedrock:
 
     Attributes:
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         family: whose words for thinking and top_k go into `additionalModelRequestFields`; None is by the model's name,
             which the ARN of an application's inference profile does not tell.
         schema: "output_config" (structured outputs, where the model has them) or "prompt" (the schema is described).
         media: what the server takes of images, sounds and files.
+        caching: which models are told where to keep a prompt.
+        prefill: which models go on with the beginning of an answer.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     family: Family | None = None
     schema: Literal["output_config", "prompt"] = "output_config"
     media: MediaRules = MEDIA
+    caching: Caching = CACHING
+    prefill: Prefill | None = CLAUDE
 
     name = NAME
 
@@ -260,10 +278,19 @@ class Bedrock:
             "thinking": f"{_FIELDS} (in the model's words)",
             "tool_choice": "toolConfig.toolChoice",
             "schema": "outputConfig.textFormat" if self.schema == "output_config" else "(described in the prompt)",
+            "cache": self.caching.verdict("cachePoint (where the model has it)"),
         }
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        is_forcible = bool(_FORCIBLE.search(request.model)) and not request.thinking
+        others: tuple[SchemaMode, ...] = ("tool", "prompt") if is_forcible else ("prompt", "tool")
+        is_native = self.schema == "output_config" and not _SCHEMALESS.search(request.model)
+        is_native = is_native and (request.schema is None or lowered(request.schema.json, ANTHROPIC).obstacle is None)
+        return ("native", *others) if is_native else others
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, self.ranges, self.parameters)
         encoder = _BodyEncoder(self, request.model)
         body = encode_json(encoder.body(request))
         headers = (("content-type", "application/json"), *request.headers.items())
@@ -277,7 +304,8 @@ class Bedrock:
             value = decode_json(body)
         except ValueError as error:
             raise ServerError(f"the answer is no JSON: {error}", status=200, body=text) from None
-        if mapping_of(value).get("__type"):
+        told = mapping_of(value)
+        if told.get("__type") or ("output" not in told and text_of(told.get("message"))):
             raise _failure(None, {}, value, text)
         content = mapping_of(mapping_of(mapping_of(value).get("output")).get("message")).get("content")
         if not is_object(value) or not is_array(content):
@@ -578,12 +606,14 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is, field by field within the objects that hold some."""
         patch = self._own(request.state, "request")
+        request = self._keep(request)
         fit, has_others = fitting_ids(request.messages, _ID, NAME)
         if has_others:
             taken = "letters, digits, _ and -, 64 at most"
             self._emulate("id", f"ids of calls were replaced by ones that this API takes: {taken}")
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
+        self.notices += lost_citations(request.messages, _is_citation)
         system, messages = self._conversation(fit)
         flat: dict[str, Any] = {}
         for parameter, verdict in self._dialect.parameters.items():
@@ -599,11 +629,23 @@ class _BodyEncoder:
         if request.thinking is not None and in_its_words.keys().isdisjoint(_THINKING):
             self._think(request.thinking, flat)
         self._check_sampling(flat, in_its_words)
-        if request.schema is not None and "outputConfig.textFormat" not in in_its_words:
-            self._shape(request.schema, flat, system)
+        wanted = request.schema
+        if wanted is not None and wanted.mode == "native" and "outputConfig.textFormat" not in in_its_words:
+            self._shape(wanted, flat)
         said = {"messages": messages, "system": system}
         told = {name: value for name, value in said.items() if value}
         return _nested({**patched(flat, patch), **told, **_flat(request.extra, _IN_REQUEST)}, _IN_REQUEST)
+
+    def _keep(self, request: Request) -> Request:
+        """The request with its marks in their places."""
+        caching = self._dialect.caching
+        # A caller's own marks go along where the model is not known: a profile's ARN, or a body without its path.
+        if request.cache and not caching.marks(self._model) and self._dialect.family is None:
+            self._refuse("cache", f"{self._model} is not known to keep prompts; mark a part with cached() to try it")
+            return request
+        request, notices = placed(request, caching, is_after_tools=not _TOOLS_UNCACHED.search(self._model))
+        self.notices += notices
+        return request
 
     def _sample(self, top_k: int, flat: dict[str, Any]) -> None:
         if self._family in _TOP_K:
@@ -620,7 +662,8 @@ class _BodyEncoder:
         if choice == "none" and not _has_calls(messages):
             self._emulate("tool_choice", "this API has no tool_choice 'none': the tools were left out")
             return
-        flat["toolConfig.tools"] = [self._tool(tool) for tool in request.tools]
+        flat["toolConfig.tools"] = [entry for tool in request.tools for entry in (self._tool(tool), *_point(tool))]
+        self.notices += told_of_tools(request.tools, NAME)
         if choice == "none":
             reason = "this API wants the tools of a conversation that has called some; say in the prompt to call none"
             self._refuse("tool_choice", reason)
@@ -687,20 +730,14 @@ class _BodyEncoder:
                 continue
             del flat[word]
 
-    def _shape(self, wanted: OutputSchema, flat: dict[str, Any], system: list[dict[str, Any]]) -> None:
-        schema, is_strict = strict_schema(wanted.json)
-        text = encode_json(schema)
-        has_way = self._dialect.schema == "output_config" and not _SCHEMALESS.search(self._model)
-        if has_way and is_strict and not _BOUNDS.search(text):
-            definition = {"name": wanted.name, "schema": text.decode()}
-            flat["outputConfig.textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": definition}}
+    def _shape(self, wanted: OutputSchema, flat: dict[str, Any]) -> None:
+        shape, notices = shape_of(wanted, ANTHROPIC)
+        if shape.obstacle is not None:
+            self._refuse("schema", f"it cannot be held to here, since {shape.obstacle}; ask for it another way")
             return
-        described = encode_json(wanted.json).decode()
-        wish = f"Answer with nothing but JSON, without a code fence, that fits this JSON Schema:\n{described}"
-        system.append({"text": wish})
-        self._emulate(
-            "schema", "the schema cannot be enforced here and is asked for in the prompt; the answer is checked"
-        )
+        self.notices += notices
+        definition = {"name": wanted.name, "schema": encode_json(shape.json).decode()}
+        flat["outputConfig.textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": definition}}
 
     def _tool(self, tool: ToolSpec) -> dict[str, Any]:
         patch = self._own(tool.state, "tool")
@@ -738,14 +775,20 @@ class _BodyEncoder:
         kind, is_own = type(part).__name__, part.state is not None and part.state.dialect == NAME
         match part:
             case Thinking() | ServerItem() if not is_own and role != "assistant":
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case Thinking() | ServerItem() if not is_own:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return []
             case Refusal():
                 self._emulate(kind, "a refusal was sent as text")
+            case Audio() | File() | ToolResult() if role == "assistant":
+                self._drop(kind, f"a {kind} part was left out: this API has no place for it in an assistant's message")
+                return []
+            case Image(url=str() as url) if role == "assistant" and not url.startswith("s3://"):
+                self._drop(kind, "an Image part was left out: this API fetches none that a model made")
+                return []
             case Image() | Audio() | File():
-                return [self._file(part)]
+                return [self._file(part), *_point(part)]
             case ToolCall() if "INVALID_JSON" in arguments_object(part.input) and "INVALID_JSON" not in part.input:
                 self._emulate(
                     kind, f"the arguments of a call of {part.name!r} are no JSON object, and were wrapped in one"
@@ -756,7 +799,7 @@ class _BodyEncoder:
                         self._check_file(item)
             case _:
                 pass
-        return [_encoded(part, self._own(part.state, "part"))]
+        return [_encoded(part, self._own(part.state, "part")), *_point(part)]
 
     def _file(self, part: Image | Audio | File) -> dict[str, Any]:
         self._check_file(part)
@@ -803,13 +846,26 @@ class _BodyEncoder:
         self.notices.append(Notice("emulated", subject, message))
 
 
+def _point(marked: Part | ToolSpec) -> list[dict[str, Any]]:
+    """The cache point behind what is marked."""
+    if not marked.cache:
+        return []
+    lifetime = {} if marked.cache is True else {"ttl": marked.cache}
+    return [{"cachePoint": {"type": "default", **lifetime}}]
+
+
+def _pointed(block: Any) -> CacheMark | None:
+    """The mark that a block is, if it is a cache point and nothing else."""
+    return mark_of(block["cachePoint"], "default") if is_object(block) and block.keys() == {"cachePoint"} else None
+
+
 def _has_calls(messages: Iterable[dict[str, Any]]) -> bool:
     return any("toolUse" in block or "toolResult" in block for message in messages for block in message["content"])
 
 
 def _flat_tool(tool: ToolSpec) -> dict[str, Any]:
     described = {"toolSpec.description": tool.description} if tool.description else {}
-    parameters = tool.parameters or {"type": "object"}
+    parameters = parameters_of(tool) or {"type": "object"}
     return {"toolSpec.name": tool.name, **described, "toolSpec.inputSchema.json": parameters}
 
 
@@ -1240,7 +1296,7 @@ class _RequestReader:
                 *((Message("system", self._parts(system, "system")),) if system else ()),
                 *self._messages(messages),
             ),
-            tools=tuple(_read_tool(tool, f"toolConfig.tools[{at}]") for at, tool in enumerate(tools)),
+            tools=_read_tools(tools),
             schema=_read_schema(flat.get("outputConfig.textFormat")),
             **self._options(flat),
         )
@@ -1264,6 +1320,7 @@ class _RequestReader:
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
+        check_read(options, self._dialect.ranges, words)
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}
 
     def _messages(self, wire: list[Any]) -> Iterator[Message]:
@@ -1290,7 +1347,13 @@ class _RequestReader:
     def _parts(self, content: Any, where: str, kinds: tuple[str, ...] | None = None) -> tuple[Part, ...]:
         if not is_array(content):
             raise _refused(where, "a list of blocks is wanted")
-        return tuple(self._part(block, f"{where}[{at}]", kinds or _BY_ANYONE) for at, block in enumerate(content))
+        parts: list[Part] = []
+        for at, block in enumerate(content):
+            if (mark := _pointed(block)) and parts and not parts[-1].cache:
+                parts[-1] = msgspec.structs.replace(parts[-1], cache=mark)
+            else:
+                parts.append(self._part(block, f"{where}[{at}]", kinds or _BY_ANYONE))
+        return tuple(parts)
 
     def _part(self, block: Any, where: str, kinds: tuple[str, ...]) -> Part:
         if not is_object(block) or not block:
@@ -1300,8 +1363,12 @@ class _RequestReader:
         except StreamProtocolError as error:
             raise _refused(where, str(error)) from None
         if isinstance(part, ToolCall):
+            if part.id is None:
+                raise _refused(f"{where}.toolUse.toolUseId", "the id of a call is wanted")
             self._names[part.id] = part.name
         if isinstance(part, ToolResult):
+            if part.call_id is None:
+                raise _refused(f"{where}.toolResult.toolUseId", "the id of a call is wanted")
             return msgspec.structs.replace(part, name=self._names.get(part.call_id, ""))
         if isinstance(part, (Thinking, File)) and part.state is None:
             # Its own, though there is nothing to keep.
@@ -1326,6 +1393,16 @@ def _read_thinking(flat: Mapping[str, Any]) -> bool | int | str | None:
         case _:
             pass
     return asked if asked in get_args(Effort) or type(asked) in (bool, int) else None
+
+
+def _read_tools(wire: list[Any]) -> tuple[ToolSpec, ...]:
+    tools: list[ToolSpec] = []
+    for at, tool in enumerate(wire):
+        if (mark := _pointed(tool)) and tools and not tools[-1].cache:
+            tools[-1] = msgspec.structs.replace(tools[-1], cache=mark)
+        else:
+            tools.append(_read_tool(tool, f"toolConfig.tools[{at}]"))
+    return tuple(tools)
 
 
 def _read_tool(tool: Any, where: str) -> ToolSpec:

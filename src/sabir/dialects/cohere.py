@@ -44,10 +44,11 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import Unsupported, Verdicts, count_of, event_object, list_of, mapping_of, text_of
+from . import Unsupported, Verdicts, broken_off, count_of, event_object, list_of, lost_citations, mapping_of, text_of
+from .cache_marks import BY_THEMSELVES, keyed
 from .failures import as_kind, error_from_value, status_of
 from .frames import Frame
 from .in_turn import InTurn, PartDelta
@@ -57,7 +58,10 @@ from .nesting import Holders
 from .nesting import flat as _flat
 from .nesting import nested as _nested
 from .nesting import present as _present
+from .places import no_place
+from .ranges import PORTABLE, Ranges, check_read, check_sent
 from .sse import EventStream
+from .subsets import COHERE, parameters_of, shape_of, told_of_tools
 from .surrogates import PairedText
 
 NAME = "cohere"
@@ -81,6 +85,9 @@ PARAMETERS: Verdicts = {
     "n": Unsupported("this API gives one answer; ask several times"),
     "user": Unsupported("this API knows no users; leave it out"),
 }
+
+# https://docs.cohere.com/v2/reference/chat
+RANGES: Ranges = {**PORTABLE, "top_k": (0, 500), "frequency_penalty": (0, 1), "presence_penalty": (0, 1)}
 
 _FINISH: dict[str, FinishReason] = {
     "COMPLETE": "stop",
@@ -133,11 +140,13 @@ class Cohere:
 
     Attributes:
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         schema: "json_object" (the answer is made to fit the schema) or "prompt" (the schema is described).
         media: what the server takes of images.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     schema: Literal["json_object", "prompt"] = "json_object"
     media: MediaRules = MEDIA
 
@@ -147,9 +156,18 @@ class Cohere:
         """The verdict on every portable parameter."""
         schema = "response_format.json_schema" if self.schema == "json_object" else "(described in the prompt)"
         special = {"thinking": "thinking", "tool_choice": "tool_choice", "schema": schema}
+        special["cache"] = BY_THEMSELVES.verdict()
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        if request.documents:
+            return ("prompt",)
+        # No schema is taken beside tools.
+        is_native = self.schema == "json_object" and not request.tools
+        return ("native", "tool", "prompt") if is_native else ("tool", "prompt")
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, self.ranges, self.parameters)
         encoder = _BodyEncoder(self)
         body = encode_json(encoder.body(request))
         headers = (("content-type", "application/json"), *request.headers.items())
@@ -166,7 +184,10 @@ class Cohere:
                 raise _failure(None, {}, value, text)
             raise StreamProtocolError("the answer has no message", body=text)
         deltas: list[Delta] = []
-        _AnswerReader().read_whole(self.canonical_answer(value), deltas)
+        try:
+            _AnswerReader().read_whole(self.canonical_answer(value), deltas)
+        except ServerError as error:
+            raise broken_off(error, NAME, deltas) from None
         return deltas
 
     def decoder(self) -> CohereDecoder:
@@ -379,6 +400,8 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
+        self.notices += keyed(request, BY_THEMSELVES)[1]
+        self.notices += lost_citations(request.messages, _is_citation)
         messages = list(self.messages(request.messages))
         flat: dict[str, Any] = {"model": request.model}
         if request.stream:
@@ -393,8 +416,11 @@ class _BodyEncoder:
         self._offer_tools(request, flat)
         if request.thinking is not None:
             self._think(request.thinking, flat)
-        if request.schema is not None:
-            self._shape(request, messages, flat, patch.get("set", {}))
+        if request.schema is not None and request.schema.mode == "native":
+            shape, notices = shape_of(request.schema, COHERE)
+            is_told = any(name.startswith("response_format") for name in patch.get("set", {}))
+            self.notices += () if is_told else notices
+            flat |= {"response_format.type": "json_object", "response_format.json_schema": shape.json}
         return {**_nested(patched(flat, patch), _IN_REQUEST), "messages": messages, **request.extra}
 
     def _offer_tools(self, request: Request, flat: dict[str, Any]) -> None:
@@ -407,6 +433,7 @@ class _BodyEncoder:
             tools, choice = tuple(tool for tool in tools if tool.name == choice), "required"
             self._emulate("tool_choice", f"this API cannot name a tool: {request.tool_choice!r} was the only one sent")
         flat["tools"] = [self._tool(tool) for tool in tools]
+        self.notices += told_of_tools(tools, NAME)
         if choice in _CHOICES:
             flat["tool_choice"] = _CHOICES[choice]
 
@@ -417,25 +444,6 @@ class _BodyEncoder:
             flat["thinking.token_budget"] = budget
             if budget != asked:
                 self._emulate("thinking", f"thinking={asked!r} was approximated: sent as a budget of {budget} tokens")
-
-    def _shape(
-        self, request: Request, messages: list[dict[str, Any]], flat: dict[str, Any], said: Mapping[str, Any]
-    ) -> None:
-        wanted = request.schema
-        assert wanted is not None
-        if self._dialect.schema == "json_object" and not request.tools and not request.documents:
-            flat |= {"response_format.type": "json_object", "response_format.json_schema": wanted.json}
-            return
-        # What a client of ours has asked for in this format's own words is not translated again.
-        if any(name.startswith("response_format") for name in said):
-            return
-        described = encode_json(wanted.json).decode()
-        wish = f"Answer with nothing but JSON, without a code fence, that fits this JSON Schema:\n{described}"
-        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": wish}]})
-        self._emulate(
-            "schema",
-            "no schema is enforced beside tools or documents; it is asked for in the prompt, the answer is checked",
-        )
 
     def _tool(self, tool: ToolSpec) -> dict[str, Any]:
         patch = self._own(tool.state, "tool")
@@ -466,12 +474,12 @@ class _BodyEncoder:
         self._own(part.state, "part")
         match part:
             case Thinking() | ServerItem() if not is_own and role != "assistant":
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case Thinking() | ServerItem() if not is_own:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return False
-            case Image() if role == "assistant":
-                self._drop(kind, "an Image part was left out: this API has no place for it in an assistant's message")
+            case Image() | Audio() | File() | ToolResult() if role == "assistant":
+                self._drop(kind, f"a {kind} part was left out: this API has no place for it in an assistant's message")
                 return False
             case Audio() | File():
                 raise UnsupportedError(f"this API reads no {kind}; send its text, or choose another provider")
@@ -482,7 +490,12 @@ class _BodyEncoder:
         return True
 
     def _result(self, result: ToolResult) -> dict[str, Any]:
-        return patched(_result_message(result), self._own(result.state, "part"))
+        said = tuple(item for item in result.content if not isinstance(item, Image))
+        if said != result.content:
+            self._drop("Image", "an image of a tool's result was left out: this API has none there; describe it")
+            said = (*said, TextPart(text="(an image that cannot be shown)"))
+        shown = msgspec.structs.replace(result, content=said)
+        return patched(_result_message(shown), self._own(result.state, "part"))
 
     def _own(self, state: ProviderState | None, what: str) -> dict[str, Any]:
         """What the wire said beyond our words; someone else's is left out, and said to be."""
@@ -503,7 +516,7 @@ class _BodyEncoder:
 
 def _flat_tool(tool: ToolSpec) -> dict[str, Any]:
     described = {"function.description": tool.description} if tool.description else {}
-    parameters = tool.parameters or {"type": "object", "properties": {}}
+    parameters = parameters_of(tool) or {"type": "object", "properties": {}}
     return {"type": "function", "function.name": tool.name, **described, "function.parameters": parameters}
 
 
@@ -896,6 +909,7 @@ class _RequestReader:
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
+        check_read(options, self._dialect.ranges, words)
         return {name: tuple(value) if is_array(value) else value for name, value in options.items()}
 
     def _message(self, wire: Any, where: str) -> Message:
@@ -904,6 +918,8 @@ class _RequestReader:
             raise _refused(f"{where}.role", "one of user, assistant, system and tool is wanted")
         try:
             if role == "tool":
+                if text_of(wire.get("tool_call_id")) is None:
+                    raise _refused(f"{where}.tool_call_id", "the id of a call is wanted")
                 return Message("tool", (self._result(wire),))
             content = wire.get("content", [])
             if not is_array(content):
@@ -940,6 +956,8 @@ class _RequestReader:
                 if isinstance(part, (TextPart, Thinking)):
                     blocks[place] = msgspec.structs.replace(part, notes=(*part.notes, citation))
         made = [_call_of(call) for call in calls]
+        if any(call.id is None for call in made):
+            raise _refused(f"{where}.tool_calls", "the id of each call is wanted")
         self._names |= {call.id: call.name for call in made}
         planned = [Thinking(text=plan, state=ProviderState(NAME, _PLAN))] if plan else []
         return [*planned, *blocks, *made]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
+from types import MappingProxyType
 from typing import TypeAlias
 from uuid import UUID
 from zlib import crc32
@@ -27,6 +29,7 @@ _CRC = Struct(">I")
 _LENGTH = Struct(">H")
 _LONG = Struct(">q")
 _AROUND = _PRELUDE.size + _CRC.size
+_BEFORE_CRC = _PRELUDE.size - _CRC.size
 _TRUE, _FALSE, _BYTES, _STRING, _MOMENT, _UUID = 0, 1, 6, 7, 8, 9
 _INTEGERS = {2: Struct(">b"), 3: Struct(">h"), 4: Struct(">i"), 5: _LONG}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,16 +68,16 @@ class MessageStream:
             size, head_size, crc = _PRELUDE.unpack_from(data, at)
             if left < size or not _AROUND + head_size <= size:
                 # What the checksum at the end says of a whole message, that of the prelude says of its length.
-                _check(size, head_size, crc, view[at : at + _PRELUDE.size - _CRC.size])
+                _check(size, head_size, crc, view[at : at + _BEFORE_CRC])
                 break
-            head_at, end = at + _PRELUDE.size, at + size - _CRC.size
+            end = at + size - _CRC.size
             if crc32(view[at:end]) != _CRC.unpack_from(data, end)[0]:
                 raise StreamProtocolError("a message of the event stream is damaged: its checksum is another")
-            payload_at = head_at + head_size
-            if head_size != len(self._head) or not data.startswith(self._head, head_at):
-                _check(size, head_size, crc, view[at : at + _PRELUDE.size - _CRC.size])
-                head = data[head_at:payload_at]
-                self._headers, self._head = _read_headers(head), head
+            payload_at = at + _PRELUDE.size + head_size
+            head = data[at + _PRELUDE.size : payload_at]
+            if head != self._head:
+                _check(size, head_size, crc, view[at : at + _BEFORE_CRC])
+                self._headers, self._head = (_known_headers if head_size <= _SHORT else _read_headers)(head), head
             yield self._headers, data[payload_at:end]
             at += size
         self._pieces, self._size = [data[at:]], len(data) - at
@@ -115,7 +118,12 @@ def _read_headers(data: bytes) -> Mapping[str, HeaderValue]:
         raise StreamProtocolError("a message of the event stream has malformed headers") from None
     if at > len(data):
         raise StreamProtocolError("a message of the event stream has headers that are cut off")
-    return headers
+    return MappingProxyType(headers)
+
+
+# A service says the same few headers in all its streams.
+_SHORT = 512
+_known_headers = lru_cache(maxsize=64)(_read_headers)
 
 
 def _read_value(kind: int, data: bytes, at: int) -> tuple[HeaderValue, int]:

@@ -1,7 +1,7 @@
 """An HTTP answer that is an error, as the exception it means; shared by all dialects, knows no provider.
 
 The shapes are those of the recorded error bodies: `{"error": {...}}`, `{"error": "text"}`, `{"message", "code"}`,
-`{"detail": ...}`, plain text, a proxy's HTML, nothing.
+`{"detail": ...}`, which may be a list of flaws, plain text, a proxy's HTML, nothing.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ _TOO_LONG = re.compile(
     r"larger than the max context size",
     re.I,
 )
+# What the request is to blame for, though FastAPI's servers may say it with a status of 500.
+_INVALID = re.compile(r"\d+ validation errors?:")
 _UNABLE = re.compile(r"(?:image|audio|video) input is not supported", re.I)
 _LIMIT = re.compile(
     r"(?:(?:context|prompt) length is|context size \(|batch size:|> ?|limit of )\s*(\d[\d,]{0,15})", re.I
@@ -98,6 +100,8 @@ _DURATION = re.compile(
     r"(?=.)(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?(?:(\d{1,9}(?:\.\d{1,9})?)ms)?",
     re.ASCII,
 )
+# Of a request's flaws, as many are told.
+_MOST_FLAWS = 5
 _UNITS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 _SINCE_1970 = 1e9
 _MILLISECONDS_SINCE_1970 = 1e11
@@ -123,7 +127,7 @@ def error_from_value(status: int | None, headers: Mapping[str, str], value: Any,
         value = items[0]
     outer = mapping_of(value)
     inner = outer.get("error") or outer
-    message = text_of(inner) or _message(mapping_of(inner)) or _message(outer) or _readable(text)
+    message = text_of(inner) or _message(mapping_of(inner)) or _message(outer) or readable(text)
     fields = mapping_of(inner)
     told = (fields.get("code"), fields.get("type"), outer.get("code"))
     codes = [str(code) for code in told if isinstance(code, (int, str)) and code != ""]
@@ -279,6 +283,8 @@ def _kind(status: int | None, codes: list[str], message: str) -> type[ProviderEr
         return ContextOverflowError
     if status in (400, 413, 422, 500, None) and _TOO_LONG.search(message):
         return ContextOverflowError
+    if status == 500 and _INVALID.match(message):
+        return BadRequestError
     specific = [kind for kind in named if kind is not BadRequestError]
     if specific and (status is None or status == 400):
         return specific[0]
@@ -298,12 +304,26 @@ def _is_lasting(status: int | None, codes: list[str], message: str) -> bool:
 
 def _message(fields: dict[str, Any]) -> str:
     for name in ("message", "detail", "error", "msg"):
-        if text := text_of(fields.get(name)):
+        value = fields.get(name)
+        if text := text_of(value) or _flaws(value):
             return text
     return ""
 
 
-def _readable(text: str) -> str:
+def _flaws(value: Any) -> str:
+    """What a server of FastAPI's found wrong with a request, field by field; nothing if this is no list of that."""
+    found = [mapping_of(flaw) for flaw in list_of(value) or list_of(mapping_of(value).get("detail"))]
+    told = [
+        ": ".join(filter(None, (".".join(map(str, list_of(flaw.get("loc")))), text)))
+        for flaw in found
+        if (text := text_of(flaw.get("msg")))
+    ]
+    more = f" and {len(told) - _MOST_FLAWS} more" if len(told) > _MOST_FLAWS else ""
+    return "; ".join(told[:_MOST_FLAWS]) + more
+
+
+def readable(text: str) -> str:
+    """The words of a text, without the tags of a page."""
     if text.lstrip().startswith("<"):
         text = re.sub(r"<(style|script).*?</\1>|<[^<>]*>", " ", text[:10_000], flags=re.S | re.I)
     return " ".join(text.split())[:300]

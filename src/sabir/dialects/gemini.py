@@ -47,16 +47,20 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, broken_off, choices_of, count_of, list_of, mapping_of, text_of
+from .cache_marks import Caching, keyed
 from .failures import as_kind, error_from_value, status_of
 from .json_array import ObjectStream
 from .json_paths import PathText
 from .leftovers import difference, own_state, patched
-from .media_rules import MediaRules
+from .media_rules import MediaRules, type_of_address
+from .places import no_place
+from .ranges import PORTABLE, Ranges, check_read, check_sent
 from .sse import EventStream
+from .subsets import GEMINI, GEMINI_TOOLS, parameters_of, shape_of, told_of_tools
 from .surrogates import PairedText
 
 NAME = "gemini"
@@ -81,6 +85,16 @@ PARAMETERS: Verdicts = {
     "user": Unsupported("this API has no field for your users; leave it out"),
 }
 _COUNTS = ("top_k", "max_tokens", "seed", "top_logprobs", "n")
+
+# https://ai.google.dev/api/generate-content#generationconfig and Vertex AI's GenerationConfig; recorded, what is said
+# of temperatures.
+RANGES: Ranges = {
+    **PORTABLE,
+    "temperature": (0, 2),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "top_logprobs": (0, 20),
+}
 
 _FINISH: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "paused"}
 _FILTERED = frozenset(
@@ -139,23 +153,23 @@ _DETAIL = "type.googleapis.com/google.rpc."
 # Gemini 2.5 Pro always thinks; "minimal" is refused by all of Pro and by 3.7 Flash, "medium" by the first 3 Pro.
 _BUDGETED = re.compile(r"gemini-(?:[a-z-]+-)?[12](?!\d)")
 _THOUGHTLESS = re.compile(r"gemini-(?:1(?!\d)|2\.0)")
-_ALWAYS_THINKING = re.compile(r"gemini-2\.5-pro")
 _MINIMAL = re.compile(r"gemini-3(?:\.[0-6])?-flash")
 _NO_MEDIUM = re.compile(r"gemini-3-pro")
-_LEAST_BUDGET = 128
+# The least and the most that a model may be given, and whether nothing is a budget too.
+_BUDGET_RANGES = (
+    (re.compile(r"gemini-2\.5-pro"), 128, 32_768, False),
+    (re.compile(r"gemini-2\.5-flash-lite"), 512, 24_576, True),
+    (re.compile(r"gemini-2\.5-flash"), 1, 24_576, True),
+)
 # Google's own table for it: https://ai.google.dev/gemini-api/docs/openai#thinking
 _BUDGETS: dict[str, int] = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
 # https://ai.google.dev/gemini-api/docs/thought-signatures: these models refuse a call that is not signed, but for this
 # stand-in for the signature of a call that they did not make.
 _SIGNING = re.compile(r"gemini-(?:[3-9](?!\d)|\d\d|[a-z-]+-latest)")
 _NO_SIGNATURE = "skip_thought_signature_validator"
-# What responseJsonSchema enforces; the API passes over the rest.
-_ENFORCED = frozenset(
-    {"$id", "$defs", "$ref", "$anchor", "type", "format", "title", "description", "default", "enum", "minimum"}
-    | {"maximum", "items", "prefixItems", "minItems", "maxItems", "anyOf", "oneOf", "properties", "required"}
-    | {"additionalProperties", "propertyOrdering"}
-)
 
+# Where a client of ours may have said the shape of the answer in this format's own words.
+_SHAPES = ("generationConfig.responseSchema", "generationConfig.responseJsonSchema")
 # Objects of a body that only hold fields, which we speak of as `generationConfig.temperature`; of these fields, the one
 # that is an object that we read.
 _HOLDERS = {"generationConfig": "thinkingConfig", "toolConfig": "functionCallingConfig"}
@@ -171,13 +185,23 @@ _MEDIA_KINDS: dict[type[Part], PartKind] = {Image: "image", Audio: "audio", File
 _THOUGHT = {"set": {"thought": True}}
 _HEAD = ("responseId", "modelVersion")
 _IN_CHUNK = frozenset({*_HEAD, "candidates", "usageMetadata"})
-_IN_PIECES = ("partialArgs", "willContinue")
+_ONLY_CALL = {"functionCall"}
+_IN_PIECES = {"partialArgs", "willContinue"}
+_NO_JSON = msgspec.Raw(b"null")
+# How often chunks are taken for mere continuations that are none: in some streams each says something of its own.
+_MOST_MISSES = 8
 # What a candidate says of its text, and is told as notes of it.
 _NOTED = ("groundingMetadata", "urlContextMetadata", "citationMetadata", "logprobsResult")
 _CITATIONS = {"citations": "citation", "citationSources": "citationSource"}
 _OTHERS_LOGPROB = frozenset({"logprob", "bytes", "top_logprobs"})
 # https://ai.google.dev/gemini-api/docs/image-understanding
 MEDIA = MediaRules(types={Image: ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")})
+# https://ai.google.dev/gemini-api/docs/caching, 2026-11. What is kept on purpose is made, paid and renewed apart, by
+# requests of its own.
+CACHING = Caching(
+    least=((re.compile(r"gemini-2\.5"), 2048), (re.compile(r"gemini"), 4096)),
+    remedy="one that you have made yourself goes along with extra={'cachedContent': 'cachedContents/…'}",
+)
 
 
 @dataclass(frozen=True)
@@ -186,13 +210,19 @@ class Gemini:
 
     Attributes:
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         thinking: how it is asked for: "budget" (in tokens) or "level"; None is by the model's name.
+        typed_addresses: whether a file's address is refused without a type.
         media: what the server takes of images.
+        caching: which prompts it keeps.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     thinking: Literal["budget", "level"] | None = None
+    typed_addresses: bool = False
     media: MediaRules = MEDIA
+    caching: Caching = CACHING
 
     name = NAME
 
@@ -202,10 +232,17 @@ class Gemini:
             "thinking": f"generationConfig.thinkingConfig ({self.thinking or 'budget or level, by model'})",
             "tool_choice": "toolConfig.functionCallingConfig",
             "schema": "generationConfig.responseJsonSchema",
+            "cache": self.caching.verdict(),
         }
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        # 400 "Function calling with a response mime type: 'application/json' is unsupported", before Gemini 3.
+        has_way = not request.tools or not _BUDGETED.search(request.model)
+        return ("native", "tool", "prompt") if has_way else ("tool", "prompt")
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, self.ranges, self.parameters)
         encoder = _BodyEncoder(self, request.model)
         body = encode_json(encoder.body(request))
         headers = (("content-type", "application/json"), *request.headers.items())
@@ -228,7 +265,10 @@ class Gemini:
             raise StreamProtocolError("the answer has no candidates", body=text)
         if is_array(value) and not reader.is_finished:
             raise _cut()
-        return [*deltas, *reader.close()]
+        try:
+            return [*deltas, *reader.close()]
+        except ProviderError as error:
+            raise broken_off(error, NAME, deltas) from None
 
     def decoder(self) -> GeminiDecoder:
         return GeminiDecoder()
@@ -265,13 +305,11 @@ class Gemini:
             raise _refused("body", "nested too deeply") from None
 
     def encode_response(self, response: Response[Any]) -> bytes:
-        messages = response.choices or (response.message,)
+        messages, finishes = choices_of(response)
         state = own_state(response.message.state, NAME)
-        # Of other choices than the first, the reason stands in what the wire said of them.
         answer = _answer(response.message.id, response.model or None)
         answer["candidates"] = [
-            _candidate(number, message, "stop" if number else response.finish_reason, state)
-            for number, message in enumerate(messages)
+            _candidate(number, message, finishes[number], state) for number, message in enumerate(messages)
         ]
         if usage := patched(_usage_object(response.usage), state.get("usage", {})):
             answer["usageMetadata"] = usage
@@ -305,6 +343,7 @@ class Gemini:
         - null is absent;
         - a field in snake case is the one in camel case;
         - one object where a list is wanted is a list of it (contents, parts, tools, functionDeclarations);
+        - an empty text is absent, unless it is all that a user says;
         - `thought: false` and an empty signature are absent; so are lists and objects with nothing in them: tools,
           functionDeclarations, parts, generationConfig, toolConfig, and a systemInstruction without parts.
         """
@@ -315,7 +354,7 @@ class Gemini:
                 if is_object(holder.get(inner)):
                     holder[inner] = _named(holder[inner])
         if is_array(contents := _listed(wire.get("contents"))):
-            wire["contents"] = [_canonical_content(content) for content in contents]
+            wire["contents"] = [told for each in contents if (told := _told(_canonical_content(each))) is not None]
         if is_object(wire.get("systemInstruction")):
             instruction = _canonical_content(wire["systemInstruction"])
             wire["systemInstruction"] = instruction if "parts" in instruction else {}
@@ -364,6 +403,20 @@ def _canonical_content(content: Any) -> Any:
     if is_array(parts := _listed(canonical.pop("parts", None))):
         parts = [_canonical_part(part) for part in parts]
     return {**canonical, "parts": parts} if parts not in (None, []) else canonical
+
+
+def _told(content: Any) -> Any:
+    """A content without empty texts; None if it is the model's, and nothing is left of it."""
+    if not is_object(content) or not is_array(content.get("parts")):
+        return content
+    parts = _without_blanks(content["parts"], content.get("role") == "model")
+    return {**content, "parts": parts} if parts else None
+
+
+def _without_blanks(parts: list[Any], is_spoken: bool) -> list[Any]:
+    """The parts without empty texts, which some servers refuse; what a user says is left at least that."""
+    told = [part for part in parts if part != {"text": ""}]
+    return told if told or is_spoken else parts
 
 
 def _canonical_part(part: Any) -> Any:
@@ -542,11 +595,18 @@ _DEFAULT_TYPES: dict[type[Image | Audio | File], str] = {
 }
 
 
+def _type_of(part: Image | Audio | File) -> str | None:
+    """The media type, as given or as the address tells it."""
+    told = part.media_type or (type_of_address(part.url) if part.url is not None else None)
+    kinds = {Image: "image/", Audio: "audio/", File: ""}
+    return told if part.media_type or (told or "").startswith(kinds[type(part)]) else None
+
+
 def _source(part: Image | Audio | File) -> dict[str, Any]:
     name = part.name if isinstance(part, File) else None
     uri = part.url or (part.id if isinstance(part, File) else None)
     # What an address leads to is the API's to find out, but that it is a picture or a sound is only said here.
-    kind = part.media_type or (_DEFAULT_TYPES[type(part)] if uri is None or not isinstance(part, File) else None)
+    kind = _type_of(part) or (_DEFAULT_TYPES[type(part)] if uri is None or not isinstance(part, File) else None)
     transcript = part.transcript if isinstance(part, Audio) else None
     about = {} if transcript is None else {"audioTranscription": {"text": transcript}}
     if uri is not None:
@@ -571,6 +631,7 @@ class _BodyEncoder:
         patch = self._own(request.state, "request")
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
+        self.notices += keyed(request, self._dialect.caching)[1]
         system, contents = self._conversation(request.messages)
         flat: dict[str, Any] = {}
         for parameter, verdict in self._dialect.parameters.items():
@@ -582,11 +643,12 @@ class _BodyEncoder:
                 flat[verdict] = list(value) if parameter == "stop" else value
         if request.thinking is not None and "generationConfig.thinkingConfig" not in in_its_words:
             self._think(request.thinking, flat)
-        if request.schema is not None:
-            is_told = "generationConfig.responseSchema" in in_its_words
-            self._shape(request.schema, bool(request.tools) and not is_told, flat, system)
+        if request.schema is not None and request.schema.mode == "native":
+            notices = self._shape(request.schema, flat)
+            self.notices += notices if in_its_words.keys().isdisjoint(_SHAPES) else ()
         if request.tools:
             flat["tools"] = self.tools(request.tools)
+            self.notices += told_of_tools(request.tools, NAME, GEMINI_TOOLS)
         if request.tool_choice is not None:
             self._choose_tool(request.tool_choice, flat)
         said = {"contents": contents, **({"systemInstruction": system} if system else {})}
@@ -629,9 +691,14 @@ class _BodyEncoder:
             self._emulate("thinking", f"thinking={asked!r} was approximated: sent as {config}")
 
     def _budget(self, asked: bool | int | str) -> dict[str, Any]:
-        if asked is False:
-            return {"thinkingBudget": _LEAST_BUDGET if _ALWAYS_THINKING.search(self._model) else 0}
-        return {"thinkingBudget": -1 if asked is True else _BUDGETS[asked] if isinstance(asked, str) else asked}
+        if asked is True:
+            return {"thinkingBudget": -1}
+        wanted = _BUDGETS[asked] if isinstance(asked, str) else int(asked)
+        for pattern, least, most, can_stop in _BUDGET_RANGES:
+            if pattern.search(self._model) and (wanted or not can_stop):
+                wanted = min(max(wanted, least), most)
+                break
+        return {"thinkingBudget": wanted}
 
     def _level(self, asked: bool | int | str) -> dict[str, Any]:
         if asked is True:
@@ -645,21 +712,11 @@ class _BodyEncoder:
             level = "low"
         return {"thinkingLevel": "high" if level == "medium" and _NO_MEDIUM.search(self._model) else level}
 
-    def _shape(self, wanted: OutputSchema, has_tools: bool, flat: dict[str, Any], system: dict[str, Any]) -> None:
-        if has_tools and _BUDGETED.search(self._model):
-            # 400 "Function calling with a response mime type: 'application/json' is unsupported", before Gemini 3.
-            described = encode_json(wanted.json).decode()
-            wish = f"Answer with nothing but JSON, without a code fence, that fits this JSON Schema:\n{described}"
-            system.setdefault("parts", []).append({"text": wish})
-            self._emulate(
-                "schema",
-                "this model takes no schema beside tools; it is asked for in the prompt, the answer is checked",
-            )
-            return
+    def _shape(self, wanted: OutputSchema, flat: dict[str, Any]) -> tuple[Notice, ...]:
+        shape, notices = shape_of(wanted, GEMINI)
         flat["generationConfig.responseMimeType"] = "application/json"
-        flat["generationConfig.responseJsonSchema"] = _with_lone_refs(wanted.json)
-        if unenforced := sorted(_keywords(wanted.json) - _ENFORCED):
-            self._emulate("schema", f"{', '.join(unenforced)} is not enforced here; the answer is checked afterwards")
+        flat["generationConfig.responseJsonSchema"] = shape.json
+        return notices
 
     def _conversation(self, messages: Iterable[Message]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The system instruction and the contents."""
@@ -670,6 +727,8 @@ class _BodyEncoder:
             if message.name is not None:
                 self._drop("name", f"this API has no names of speakers: {message.name!r}")
             parts = [wire for part in message.parts for wire in self._part(part, message.role)]
+            if message.role != "system":
+                parts = _without_blanks(parts, message.role == "assistant")
             if not parts:
                 continue
             if message.role == "system":
@@ -704,7 +763,7 @@ class _BodyEncoder:
         own = self._own(part.state, "part")
         match part:
             case Thinking() | ServerItem() if not is_own and role != "assistant":
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case Thinking() | ServerItem() if not is_own:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return []
@@ -717,6 +776,8 @@ class _BodyEncoder:
                 self._emulate(kind, "a refusal was sent as text")
             case Image() | Audio() | File():
                 self._check_media(part)
+                if self._is_untyped(part):
+                    part = msgspec.structs.replace(part, media_type=_DEFAULT_TYPES[File])
             case ToolCall():
                 self._names[part.id] = part.name
                 self._synthetic.update({part.id} if part.synthetic else ())
@@ -733,9 +794,13 @@ class _BodyEncoder:
         if isinstance(part, Image) and part.detail is not None:
             self._drop("detail", "this API has no detail of images; set generationConfig.mediaResolution with extra=")
         needs_type = part.data is not None or not isinstance(part, File)
-        if part.media_type is None and needs_type:
+        if (_type_of(part) is None and needs_type) or self._is_untyped(part):
             guess = _DEFAULT_TYPES[type(part)]
             self._emulate(type(part).__name__, f"the type of a medium was not given, and was taken to be {guess}")
+
+    def _is_untyped(self, part: Image | Audio | File) -> bool:
+        """Whether a file's type has to be guessed: of an address that does not tell it, where the server wants one."""
+        return self._dialect.typed_addresses and isinstance(part, File) and _type_of(part) is None
 
     def _result(self, part: ToolResult, own: dict[str, Any]) -> list[dict[str, Any]]:
         said = [item for item in part.content if not isinstance(item, Image)]
@@ -795,43 +860,8 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _declaration(spec: ToolSpec) -> dict[str, Any]:
     described = {"description": spec.description} if spec.description else {}
-    parameters = {"parametersJsonSchema": _with_lone_refs(spec.parameters)} if spec.parameters else {}
+    parameters = {"parametersJsonSchema": parameters_of(spec, GEMINI_TOOLS)} if spec.parameters else {}
     return {"name": spec.name, **described, **parameters}
-
-
-def _with_lone_refs(schema: Any) -> Any:
-    """The same schema with each `$ref` alone in its object, as this API wants it."""
-    if not is_object(schema):
-        return schema
-    lowered = dict(schema)
-    for named in ("properties", "$defs"):
-        if is_object(inner := schema.get(named)):
-            lowered[named] = {name: _with_lone_refs(each) for name, each in inner.items()}
-    for several in ("anyOf", "oneOf", "prefixItems"):
-        if is_array(inner := schema.get(several)):
-            lowered[several] = [_with_lone_refs(each) for each in inner]
-    for one in ("items", "additionalProperties"):
-        if one in schema:
-            lowered[one] = _with_lone_refs(schema[one])
-    if "$ref" in lowered and "anyOf" not in lowered and not all(name.startswith("$") for name in lowered):
-        lowered["anyOf"] = [{"$ref": lowered.pop("$ref")}]
-    return lowered
-
-
-def _keywords(schema: Any) -> set[str]:
-    """The keywords of a JSON Schema and of those within it."""
-    found: set[str] = set()
-    rest = [schema]
-    while rest:
-        if not is_object(each := rest.pop()):
-            continue
-        found |= each.keys()
-        for named in ("properties", "$defs"):
-            rest.extend(mapping_of(each.get(named)).values())
-        for several in ("anyOf", "oneOf", "prefixItems"):
-            rest.extend(list_of(each.get(several)))
-        rest.extend((each.get("items"), each.get("additionalProperties")))
-    return found
 
 
 # The client's half: answers
@@ -864,15 +894,19 @@ class GeminiDecoder:
                 self._choose_framing(data[:1])
             if self._events is not None:
                 for _, payload in self._events.feed(data):
-                    self._reader.read(_event(payload), deltas)
+                    self._read(payload, deltas)
             elif self._objects is not None:
                 for payload in self._objects.feed(data):
-                    self._reader.read(_event(payload), deltas)
+                    self._read(payload, deltas)
         except SabirError as error:
             self._failure = error
             if not deltas:
                 raise
         return deltas
+
+    def _read(self, payload: bytes, deltas: list[Delta]) -> None:
+        if not self._reader.read_more(payload, deltas):
+            self._reader.read(_event(payload), deltas)
 
     def _choose_framing(self, first: bytes) -> None:
         if first and first in b"[{":
@@ -906,6 +940,29 @@ def _object(value: Any) -> dict[str, Any]:
     if not is_object(value):
         raise StreamProtocolError(f"an answer is no JSON object: {str(value)[:80]}")
     return value
+
+
+class _MoreContent(msgspec.Struct, forbid_unknown_fields=True):
+    parts: tuple[msgspec.Raw]
+    role: Literal["model"] = "model"
+
+
+class _MoreOfCandidate(msgspec.Struct, forbid_unknown_fields=True):
+    content: _MoreContent
+    index: Literal[0] = 0
+
+
+class _More(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """A chunk with one more part of the only candidate, and nothing beside it but what chunks repeat."""
+
+    candidates: tuple[_MoreOfCandidate]
+    response_id: str | None = None
+    model_version: str | None = None
+    create_time: str | None = None
+    usage_metadata: msgspec.Raw = _NO_JSON
+
+
+_decode_more = msgspec.json.Decoder(_More).decode
 
 
 class _Slot(PairedText):
@@ -956,6 +1013,10 @@ class _AnswerReader:
         self._has_uncounted = False
         self._is_ending = False
         self._block: dict[str, Any] | None = None
+        # The only candidate, if more of it is to come; how often in a row what came was another thing; the last counts.
+        self._going: _Choice | None = None
+        self._misses = 0
+        self._told_usage: msgspec.Raw = _NO_JSON
 
     @property
     def has_answered(self) -> bool:
@@ -973,12 +1034,44 @@ class _AnswerReader:
         head = (value.get("responseId"), value.get("modelVersion"))
         if head != self._head:
             self._head = head
-            self._answer.update(_present({name: value[name] for name in _HEAD if name in value}))
+            self._answer.update({name: item for name in _HEAD if (item := value.get(name)) is not None})
             deltas.append(Head(text_of(head[0]), text_of(head[1])))
         if not value.keys() <= _IN_CHUNK:
             self._read_about(value, deltas)
         for position, candidate in enumerate(list_of(candidates)):
             self._read_candidate(candidate, position, deltas)
+        self._read_usage(usage, deltas)
+        only = self._choices.get(0)
+        is_going = only is not None and len(self._choices) == 1 and only.content is not None and not self._is_ending
+        self._going, self._told_usage = only if is_going and self._misses < _MOST_MISSES else None, _NO_JSON
+
+    def read_more(self, payload: bytes, deltas: list[Delta]) -> bool:
+        """Read a chunk that says more of the text or call that is going on, and nothing else; False of any other.
+
+        Most chunks say little and repeat the rest. Of these the form alone tells that there is nothing else in them.
+        """
+        if (choice := self._going) is None:
+            return False
+        self._misses += 1
+        try:
+            more = _decode_more(payload)
+            part, usage = decode_json(bytes(more.candidates[0].content.parts[0])), more.usage_metadata
+            told = None if usage == self._told_usage else decode_json(bytes(usage))
+        except (ValueError, RecursionError):
+            return False
+        if self._head != (more.response_id, more.model_version) or self._answer.get("createTime") != more.create_time:
+            return False
+        if (kind := _plain_kind(part)) is not None:
+            self._go_on(choice, kind, part["text"], deltas)
+        elif choice.call is not None and _is_piece(part):
+            self._read_piece(choice, choice.call, part["functionCall"], deltas)
+        else:
+            return False
+        self._misses, self._told_usage = 0, usage
+        self._read_usage(told, deltas)
+        return True
+
+    def _read_usage(self, usage: Any, deltas: list[Delta]) -> None:
         if is_object(usage):
             self._usage.update(_present(usage) if None in usage.values() else usage)
             # In between only what has been written grows.
@@ -1035,7 +1128,7 @@ class _AnswerReader:
             elif choice.content:
                 found[f"candidates.{number}.content"] = {"set": choice.content}
             reason: FinishReason = finishes[number].reason if number in finishes else "unknown"
-            found[f"candidates.{number}"] = difference(told, _ending(number, "stop" if number else reason))
+            found[f"candidates.{number}"] = difference(told, _ending(number, reason))
         return {place: patch for place, patch in found.items() if patch}
 
     def _read_candidate(self, candidate: Any, position: int, deltas: list[Delta]) -> None:
@@ -1167,18 +1260,32 @@ class _AnswerReader:
             raise StreamProtocolError("a tool call begins before the arguments of the last one are complete")
         elif about:
             deltas.append(State(choice.call, {"set": about}))
+        self._read_piece(choice, choice.call, call, deltas)
+
+    def _read_piece(self, choice: _Choice, part: int, call: dict[str, Any], deltas: list[Delta]) -> None:
         text = "".join(map(choice.arguments.add, list_of(call.get("partialArgs"))))
         is_last = call.get("willContinue") is not True
-        if text := text + (choice.arguments.end() if is_last else ""):
-            deltas.append(Text(choice.call, text))
         if is_last:
-            deltas.append(Close(choice.call))
+            text += choice.arguments.end()
+        if text:
+            deltas.append(Text(part, text))
+        if is_last:
+            deltas.append(Close(part))
             choice.call = None
 
 
-def _plain_kind(part: dict[str, Any]) -> PartKind | None:
+def _is_piece(part: Any) -> bool:
+    """Whether a part is nothing but a piece of a call's arguments."""
+    return is_object(part) and part.keys() == _ONLY_CALL and _is_piece_of_call(part["functionCall"])
+
+
+def _is_piece_of_call(call: Any) -> bool:
+    return is_object(call) and call.keys() <= _IN_PIECES
+
+
+def _plain_kind(part: Any) -> PartKind | None:
     """Whether a part is nothing but text, or a thought."""
-    if type(part.get("text")) is not str:
+    if not is_object(part) or type(part.get("text")) is not str:
         return None
     if len(part) == 1:
         return "text"
@@ -1446,8 +1553,7 @@ class _RequestReader:
             what, _, where = str(error).partition(" - at `$.")
             name = re.split(r"[.\[`]", where)[0]
             raise _refused(words.get(name, name), what) from None
-        if not 0 <= (options.get("temperature") or 0) <= 2:
-            raise _refused(words.get("temperature", "temperature"), "a number from 0 to 2 is wanted")
+        check_read(options, self._dialect.ranges, words)
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}
 
     def _system(self, instruction: Any) -> Message:

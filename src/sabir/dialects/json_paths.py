@@ -51,14 +51,14 @@ class PathText:
 
     def _more(self, where: Any, text: str, told: dict[str, Any]) -> str:
         self._string = where if told.get("willContinue") is True else None
-        return _written(text)[1:-1] + ("" if self._string is not None else '"')
+        return (_written(text)[1:-1] if text else "") + ("" if self._string is not None else '"')
 
     def _reach(self, path: list[str | int], told: dict[str, Any]) -> str:
         """The text up to the value at this path: what is left is closed, what is entered is opened."""
         kept = min(1, len(self._open))
         while 0 < kept < min(len(self._open), len(path)) and self._open[kept][0] == path[kept - 1]:
             kept += 1
-        text = [self._leave(kept)]
+        text = [self._leave(kept)] if kept < len(self._open) else []
         for depth in range(max(kept, 1) - 1, len(path)):
             key = path[depth]
             if depth == len(self._open):
@@ -84,19 +84,17 @@ def _misplaced(told: dict[str, Any]) -> StreamProtocolError:
 
 
 _ESCAPED = re.compile(r"\\(.)", re.S)
-_STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\[(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\]""", re.S)
+_STEPS = re.compile(r"""(\.([^.\[\]]+)|\[(\d{1,9})\]|\[(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\])""", re.S).findall
 
 
 def _path(text: Any) -> list[str | int]:
     """The keys and indexes of a JSON path (RFC 9535) that leads from the root to one value."""
-    steps: list[str | int] = []
-    at = 1 if isinstance(text, str) and text.startswith("$") else 0
-    while at and (found := _STEP.match(text, at)):
-        name, index, *quoted = found.groups()
-        key = name or next((_ESCAPED.sub(r"\1", each) for each in quoted if each is not None), "")
-        steps.append(int(index) if index is not None else key)
-        at = found.end()
-    if not steps or isinstance(steps[0], int) or at != len(text):
+    found = _STEPS(text) if isinstance(text, str) else []
+    steps: list[str | int] = [
+        int(index) if index else name or _ESCAPED.sub(r"\1", single or double)
+        for _, name, index, single, double in found
+    ]
+    if not steps or isinstance(steps[0], int) or text != "$" + "".join([step[0] for step in found]):
         raise StreamProtocolError(f"a value has no path that we can read: {str(text)[:80]}")
     return steps
 

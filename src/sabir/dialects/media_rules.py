@@ -5,6 +5,7 @@ A dialect may have such rules as its field `media`; one without leaves it to its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,6 +39,39 @@ _SUFFIXES = {
     "text/markdown": "md",
     "text/plain": "txt",
     "text/tab-separated-values": "tsv",
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    "image/heic": "heic",
+    "image/heif": "heif",
+    "audio/wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/aac": "aac",
+    "audio/aiff": "aiff",
+    "audio/flac": "flac",
+    "audio/mp4": "m4a",
+    "audio/ogg": "ogg",
+    "video/mp4": "mp4",
+    "video/mpeg": "mpeg",
+    "video/quicktime": "mov",
+    "video/webm": "webm",
+    "video/x-msvideo": "avi",
+    "video/x-flv": "flv",
+    "video/x-matroska": "mkv",
+    "video/x-ms-wmv": "wmv",
+    "video/3gpp": "3gp",
+}
+_TYPES = {
+    **{suffix: media_type for media_type, suffix in _SUFFIXES.items()},
+    "jpeg": "image/jpeg",
+    "oga": "audio/ogg",
+    "opus": "audio/ogg",
+    "aif": "audio/aiff",
+    "mpg": "video/mpeg",
+    "htm": "text/html",
+    "markdown": "text/markdown",
+    "yml": "application/yaml",
 }
 
 
@@ -54,6 +88,22 @@ class MediaRules:
     inlined: tuple[Kind, ...] = ()
     types: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict[Kind, tuple[str, ...]])
     most: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
+
+
+def type_of_address(url: str) -> str | None:
+    """The media type of what an address leads to, as far as its last name tells it."""
+    name = re.split(r"[?#]", url)[0].rpartition("/")[2]
+    return _TYPES.get(name.rpartition(".")[2].lower()) if "." in name else None
+
+
+def film_type(url: str) -> str:
+    """The same of a film, which has some type."""
+    told = type_of_address(url) or ""
+    return told if told.startswith("video/") else "video/mp4"
+
+
+def is_film(part: Image | Audio | File) -> bool:
+    return isinstance(part, File) and (part.media_type or "").startswith("video/")
 
 
 def file_name(part: File) -> str:

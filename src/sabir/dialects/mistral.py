@@ -27,7 +27,6 @@ from ..errors import (
     StreamProtocolError,
     UnsupportedError,
 )
-from ..lowering import strict_schema
 from ..messages import (
     Audio,
     File,
@@ -44,10 +43,12 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, choices_of, count_of, list_of, lost_citations, mapping_of, text_of
+from .cache_marks import Caching, keyed
+from .efforts import Efforts, Family, effort_of
 from .failures import error_from_value, status_of
 from .frames import Frame
 from .leftovers import difference, own_state, patched
@@ -57,8 +58,8 @@ from .openai_chat import (
     ChatDecoder,
     ChatEncoder,
     _address,
-    _finishes,
     _from_base64,
+    _no_place,
     _read_data_url,
     _read_schema,
     _refused,
@@ -68,6 +69,10 @@ from .openai_chat import (
     usage_from,
     usage_object,
 )
+from .places import no_place
+from .prefills import PREFIXED, Prefill
+from .ranges import PORTABLE, Ranges, check_read, check_sent
+from .subsets import MISTRAL, parameters_of, shape_of, told_of_tools
 
 NAME = "mistral"
 
@@ -91,8 +96,17 @@ PARAMETERS: Verdicts = {
     "user": Unsupported("this API knows no users; put one into extra={'metadata': …}"),
 }
 
+# https://docs.mistral.ai/api/endpoint/chat
+RANGES: Ranges = {**PORTABLE, "temperature": (0, 1.5), "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2)}
+
 _LOWERED = {"response_format": "schema", "reasoning_effort": "thinking", "prompt_mode": "thinking"}
-_EFFORT_BUDGETS = ((2048, "low"), (8192, "medium"))
+# https://docs.mistral.ai/inference/conversations/reasoning, and the models of https://models.dev (2026-10).
+_EFFORTS: Efforts = (
+    Family(r"mistral-(?:small|medium)-(?:2[45]\d\d|[123](?![-.]5))|mistral-large-(?:2|latest)", thinks="never"),
+    Family(r"^(?:open-|ministral|codestral|devstral|pixtral|voxtral|mistral-(?:nemo|saba|tiny))", thinks="never"),
+    Family(r"mistral-large-4", ("low", "medium", "high")),
+    Family("", ("high",), off="none"),
+)
 # These models think always, and are asked for it by a mode (https://docs.mistral.ai/capabilities/reasoning/native).
 _NATIVE = re.compile("magistral")
 # What a call's id must be (HTTP 400, code 3280: "must be a-z, A-Z, 0-9, with a length of 9").
@@ -101,8 +115,6 @@ _TOO_LONG = re.compile(r"contains (\d{1,15}) tokens.* with (\d{1,15}) maximum co
 # Where a chunk may have its text.
 _CONTENT = ("choices", 0, "delta", "content")
 _TEXT_PLACES = (_CONTENT, (*_CONTENT, 0, "text"), (*_CONTENT, 0, "thinking", 0, "text"))
-# An answer's reasons beyond OpenAI's: the model's context is full; its making failed midway.
-_FULL, _FAILED = "model_length", "error"
 # https://docs.mistral.ai/capabilities/vision, .../OCR/document_qna. All of it may be an address.
 MEDIA = MediaRules(
     types={
@@ -111,6 +123,8 @@ MEDIA = MediaRules(
     },
     most={Image: 10 * MEGABYTE, File: 50 * MEGABYTE},
 )
+# https://docs.mistral.ai/inference/conversations/advanced/prompt-caching
+CACHING = Caching(key="prompt_cache_key")
 
 
 @dataclass(frozen=True)
@@ -119,11 +133,17 @@ class Mistral:
 
     Attributes:
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         media: what the server takes of images, sounds and files.
+        caching: how it is told that a prompt is worth keeping.
+        prefill: how models go on with the beginning of an answer.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     media: MediaRules = MEDIA
+    caching: Caching = CACHING
+    prefill: Prefill | None = PREFIXED
 
     name = NAME
 
@@ -133,10 +153,15 @@ class Mistral:
             "thinking": "reasoning_effort (of Magistral, prompt_mode)",
             "tool_choice": "tool_choice",
             "schema": "response_format.json_schema",
+            "cache": self.caching.verdict(),
         }
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        return ("native", "tool", "prompt")
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, self.ranges, self.parameters)
         encoder = _BodyEncoder(self)
         body = encode_json(encoder.body(request))
         headers = (("content-type", "application/json"), *request.headers.items())
@@ -152,7 +177,7 @@ class Mistral:
         deltas = reader.read(value)
         if not any(is_object(choice) for choice in list_of(value.get("choices"))):
             raise StreamProtocolError("the answer has no choices", body=text)
-        deltas.extend(reader.close())
+        deltas.extend(reader.ending_of(deltas))
         return [*deltas, State(None, _leftovers(self.canonical_answer(value), deltas))]
 
     def decoder(self) -> MistralDecoder:
@@ -175,14 +200,13 @@ class Mistral:
         return _RequestReader(self).read(self.canonical_request(value))
 
     def encode_response(self, response: Response[Any]) -> bytes:
-        messages = response.choices or (response.message,)
-        # Of other choices than the first, the reason stands in what the wire said of them.
-        finishes = _finishes(response.finish_reason, len(messages))
+        messages, finishes = choices_of(response)
         answer = _answer(messages, finishes, response.usage, response.model)
         state = own_state(response.message.state, NAME)
         for number, choice in enumerate(answer["choices"]):
             said = patched(choice["message"], state.get(f"choices.{number}.message", {}))
-            answer["choices"][number] = {**patched(choice, state.get(f"choices.{number}", {})), "message": said}
+            ended = {"finish_reason": None, **patched(choice, state.get(f"choices.{number}", {}))}
+            answer["choices"][number] = {**ended, "message": said}
         if usage := patched(answer.get("usage", {}), state.get("usage", {})):
             answer["usage"] = usage
         return encode_json(patched(answer, state.get("answer", {})))
@@ -311,7 +335,7 @@ def _blocks(part: Part) -> Iterator[dict[str, Any]]:
         case ServerItem():
             yield {"type": part.kind}
         case Audio() | ToolCall() | ToolResult():
-            raise UnsupportedError(f"this API's contents have no place for a {type(part).__name__} part")
+            raise no_place(part)
 
 
 def _is_reference(note: Any) -> bool:
@@ -342,7 +366,7 @@ def _nine(call_id: str | None) -> str | None:
 
 def _function(tool: ToolSpec) -> dict[str, Any]:
     described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "parameters": tool.parameters or {"type": "object", "properties": {}}}
+    return {"name": tool.name, **described, "parameters": parameters_of(tool) or {"type": "object", "properties": {}}}
 
 
 # The client's half: requests
@@ -357,7 +381,10 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is."""
         patch = self._own(request.state, "request")
-        body: dict[str, Any] = {"model": request.model, "messages": list(self.messages(request.messages))}
+        self.notices += lost_citations(request.messages, _is_reference)
+        kept, notices = keyed(request, self._dialect.caching)
+        self.notices += notices
+        body: dict[str, Any] = {"model": request.model, "messages": list(self.messages(request.messages)), **kept}
         if request.stream:
             body["stream"] = True
         for parameter, verdict in self._dialect.parameters.items():
@@ -369,10 +396,11 @@ class _BodyEncoder:
                 body[verdict] = list(value) if parameter == "stop" else value
         if request.tools:
             body["tools"] = [self._tool(tool) for tool in request.tools]
+            self.notices += told_of_tools(request.tools, NAME)
         if request.tool_choice is not None:
             body["tool_choice"] = "any" if request.tool_choice == "required" else _tool_choice(request.tool_choice)
-        if request.schema is not None:
-            body["response_format"] = self._response_format(request.schema.name, request.schema.json)
+        if request.schema is not None and request.schema.mode == "native":
+            body["response_format"] = self._response_format(request.schema)
         if request.thinking is not None:
             self._think(request.thinking, body)
         # What a client of ours has asked for in this format's own words is put back, and so was not lowered.
@@ -380,12 +408,11 @@ class _BodyEncoder:
         self.notices = [notice for notice in self.notices if notice.subject not in restored]
         return {**patched(body, patch), **request.extra}
 
-    def _response_format(self, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
-        schema, is_strict = strict_schema(wanted)
-        if not is_strict:
-            message = "the schema has optional or free-form fields, so it is sent as a guide; the answer is checked"
-            self._emulate("schema", message)
-        return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": is_strict}}
+    def _response_format(self, wanted: OutputSchema) -> dict[str, Any]:
+        shape, notices = shape_of(wanted, MISTRAL)
+        self.notices += notices
+        named = {"name": wanted.name, "schema": shape.json, "strict": shape.obstacle is None}
+        return {"type": "json_schema", "json_schema": named}
 
     def _think(self, asked: bool | int | str, body: dict[str, Any]) -> None:
         if _NATIVE.search(body["model"]):
@@ -395,14 +422,12 @@ class _BodyEncoder:
             body["prompt_mode"] = "reasoning"
             if asked is not True:
                 self._emulate("thinking", f"thinking={asked!r} was approximated: this model thinks as it sees fit")
-        elif isinstance(asked, bool):
-            body["reasoning_effort"] = "high" if asked else "none"
-        elif isinstance(asked, str):
-            body["reasoning_effort"] = asked
-        else:
-            effort = next((name for most, name in _EFFORT_BUDGETS if asked <= most), "high")
-            body["reasoning_effort"] = effort
-            self._emulate("thinking", f"thinking={asked!r} was approximated: sent as reasoning_effort={effort!r}")
+            return
+        word, notice = effort_of(asked, body["model"], _EFFORTS)
+        if word is not None:
+            body["reasoning_effort"] = word
+        if notice is not None:
+            self.notices.append(notice)
 
     def _tool(self, tool: ToolSpec) -> dict[str, Any]:
         patch = self._own(tool.state, "tool")
@@ -414,17 +439,32 @@ class _BodyEncoder:
 
     def messages(self, messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
         for at, message in enumerate(messages):
-            if message.name is not None:
-                self._drop("name", f"this API has no names of speakers: {message.name!r}")
-            own = self._own(message.state, "message")
-            match message.role:
-                case "tool":
-                    yield from (self._result(part) for part in message.parts)
-                case "assistant":
-                    yield patched(self._assistant(message, is_last=at == len(messages) - 1), own)
-                case "system" | "user":
-                    content = _content([block for part in message.parts for block in self._said(part, message.role)])
-                    yield patched({"role": message.role, "content": content}, own)
+            if message.role == "tool":
+                yield from self.results(message)
+                continue
+            encoded = self.message(message, is_last=at == len(messages) - 1)
+            # An assistant's message of nothing is refused, as it may be when its parts had to be left out.
+            if message.role != "assistant" or encoded.get("content") or encoded.get("tool_calls"):
+                yield encoded
+
+    def results(self, message: Message) -> Iterator[dict[str, Any]]:
+        """The messages of a tool's."""
+        self._own(message.state, "message")
+        self._drop_name(message)
+        return (self._result(part) for part in message.parts)
+
+    def message(self, message: Message, *, is_last: bool) -> dict[str, Any]:
+        """A message that is no tool's."""
+        own = self._own(message.state, "message")
+        self._drop_name(message)
+        if message.role == "assistant":
+            return patched(self._assistant(message, is_last=is_last), own)
+        content = _content([block for part in message.parts for block in self._said(part, message.role)])
+        return patched({"role": message.role, "content": content}, own)
+
+    def _drop_name(self, message: Message) -> None:
+        if message.name is not None:
+            self._drop("name", f"this API has no names of speakers: {message.name!r}")
 
     def _assistant(self, message: Message, is_last: bool) -> dict[str, Any]:
         calls = [self._call(part) for part in message.parts if isinstance(part, ToolCall)]
@@ -444,7 +484,7 @@ class _BodyEncoder:
 
     def _result(self, part: Part) -> dict[str, Any]:
         if not isinstance(part, ToolResult):
-            raise UnsupportedError(f"this API has no place for a {type(part).__name__} part in a tool message")
+            raise no_place(part, "tool")
         content = _content([block for item in part.content for block in self._said(item, "tool")])
         call_id = self._ids.get(part.call_id) or _nine(part.call_id)
         encoded = _present({"role": "tool", "tool_call_id": call_id, "content": content})
@@ -458,7 +498,7 @@ class _BodyEncoder:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return
             case Thinking() | ServerItem() if not is_own:
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case Image() | File() | Audio() | ToolResult() if role == "assistant":
                 self._drop(kind, f"a {kind} part was left out: this API has no place for it in an assistant's message")
                 return
@@ -502,6 +542,8 @@ class MistralDecoder(ChatDecoder):
 class _AnswerReader(_WireReader):
     """Reads contents that are lists: a block goes on with the part before it if it is of its kind, or is a new part."""
 
+    dialect = NAME
+
     def __init__(self, is_whole: bool = False) -> None:
         super().__init__(is_whole)
         self._current: dict[int, str] = {}
@@ -523,11 +565,6 @@ class _AnswerReader(_WireReader):
                 self._leftovers["usage"] = patch
 
     def close(self) -> list[Delta]:
-        if any(finish.raw == _FAILED for finish in self._finishes.values()):
-            raise ServerError("the model failed in the midst of its answer", retryable=True)
-        for number, finish in self._finishes.items():
-            if finish.raw == _FULL:
-                self._finishes[number] = msgspec.structs.replace(finish, reason="length")
         deltas: list[Delta] = []
         for number in list(self._current):
             self._leave(number, deltas)
@@ -623,8 +660,7 @@ def _leftovers(value: dict[str, Any], deltas: Iterable[Delta]) -> dict[str, Any]
     for delta in deltas:
         total.add(delta)
     messages = total.choices
-    first = total.finishes[0].reason if 0 in total.finishes else "unknown"
-    ours = _answer(messages, _finishes(first, len(messages)), total.usage, total.model)
+    ours = _answer(messages, total.finish_reasons, total.usage, total.model)
     apart = ("choices", "usage") if is_object(value.get("usage")) else ("choices",)
     sides = [{name: item for name, item in side.items() if name not in apart} for side in (value, ours)]
     found = {"answer": difference(*sides), "usage": difference(mapping_of(value.get("usage")), ours.get("usage", {}))}
@@ -661,19 +697,10 @@ def _failure(status: int | None, headers: Mapping[str, str], value: Any, text: s
     raw = mapping_of(value).get("raw_status_code")
     if status is None and type(raw) is int and 400 <= raw < 600:
         status = raw
-    told = mapping_of(value)
-    if flaws := list_of(told.get("detail") or mapping_of(told.get("message")).get("detail")):
-        # What its own check of a request found, field by field.
-        value = {**told, "message": "; ".join(map(_flaw, flaws)), "detail": None}
     error = error_from_value(status, headers, value, text)
     if isinstance(error, ContextOverflowError) and (found := _TOO_LONG.search(error.message)):
         error.prompt_tokens, error.context_length = int(found[1]), int(found[2])
     return error
-
-
-def _flaw(found: Any) -> str:
-    where = ".".join(map(str, list_of(mapping_of(found).get("loc"))))
-    return f"{where}: {mapping_of(found).get('msg')}"
 
 
 # The server's half: requests
@@ -718,6 +745,7 @@ class _RequestReader:
         options["tool_choice"] = {"auto": "auto", "none": "none", "any": "required", "required": "required"}.get(
             str(choice), named
         )
+        options["cache"] = True if self._dialect.caching.key in wire else None
         effort = wire.get("reasoning_effort")
         if effort is not None or wire.get("prompt_mode") == "reasoning":
             options["thinking"] = effort if effort in get_args(Effort) else effort != "none"
@@ -728,6 +756,7 @@ class _RequestReader:
             what, _, where = str(error).partition(" - at `$.")
             name, bracket, rest = where.rstrip("`").partition("[")
             raise _refused(f"{words.get(name, name)}{bracket}{rest}", what) from None
+        check_read(options, self._dialect.ranges, words)
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}
 
     def _messages(self, wire: Sequence[Any]) -> tuple[Message, ...]:
@@ -747,12 +776,15 @@ class _RequestReader:
             raise _refused(f"{where}.role", f"one of {', '.join(get_args(Role))} is wanted")
         content = self._parts(wire.get("content"), f"{where}.content")
         if role == "tool":
+            if text_of(wire.get("tool_call_id")) is None:
+                raise _refused(f"{where}.tool_call_id", "the id of a call is wanted")
             return Message("tool", (self._result(wire, content),))
+        if role == "assistant" and not wire.get("content") and not wire.get("tool_calls"):
+            raise _refused(f"{where}.content", "a text, a list of blocks, or a call is wanted")
         calls = self._calls(wire, where) if role == "assistant" else ()
         message = Message(role, (*content, *calls))
         # As the last of a history an assistant's message is one to go on with.
-        ours = next(self._encoder.messages((message,) if is_last else (message, Message("user", ()))))
-        patch = difference(wire, ours)
+        patch = difference(wire, self._encoder.message(message, is_last=is_last))
         return msgspec.structs.replace(message, state=ProviderState(NAME, patch)) if patch else message
 
     def _parts(self, content: Any, where: str) -> tuple[Part, ...]:
@@ -779,7 +811,9 @@ class _RequestReader:
                 raise _refused(f"{where}.tool_calls[{at}].function.name", "the name of a tool is wanted")
             arguments = function.get("arguments")
             text = arguments if isinstance(arguments, str) else encode_json(arguments or {}).decode()
-            part = ToolCall(name=name, input=text, id=text_of(call.get("id")))
+            if (call_id := text_of(call.get("id"))) is None:
+                raise _refused(f"{where}.tool_calls[{at}].id", "the id of a call is wanted")
+            part = ToolCall(name=name, input=text, id=call_id)
             self._names[part.id] = name
             patch = difference(call, _call(part, _nine(part.id)))
             yield msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
@@ -788,7 +822,7 @@ class _RequestReader:
         call_id = text_of(wire.get("tool_call_id"))
         name = self._names.get(call_id) or text_of(wire.get("name")) or ""
         result = ToolResult(call_id=call_id, name=name, content=content)  # type: ignore[arg-type]
-        (ours,) = self._encoder.messages((Message("tool", (result,)),))
+        (ours,) = self._encoder.results(Message("tool", (result,)))
         patch = difference(wire, ours)
         return msgspec.structs.replace(result, state=ProviderState(NAME, patch)) if patch else result
 
@@ -886,17 +920,13 @@ def _answer_message(message: Message) -> dict[str, Any]:
             case ToolCall():
                 calls.append(_call(part, part.id))
             case Image() | Audio() | File() | ToolResult():
-                raise _no_place(type(part).__name__.lower())
+                raise _no_place(type(part).__name__)
             case ServerItem() if not own_state(part.state, NAME):
                 pass
             case _:
                 first, *rest = _blocks(part)
                 blocks += [patched(first, own_state(part.state, NAME)), *rest]
     return {"role": "assistant", "content": _content(blocks), **({"tool_calls": calls} if calls else {})}
-
-
-def _no_place(kind: str) -> UnsupportedError:
-    return UnsupportedError(f"this API's answers have no place for what the model made: {kind}")
 
 
 class MistralEncoder(ChatEncoder):
@@ -924,6 +954,8 @@ class MistralEncoder(ChatEncoder):
 
     def close(self) -> bytes:
         end = [self._complete(part) for part in list(self._pieces)]
+        if not self._has_begun:
+            end.append(self._event({"choices": [{"index": 0, "delta": {"role": "assistant"}}]}))
         if self._usage is not None:
             usage = patched(_usage_object(self._usage), self._leftovers.get("usage", {}))
             end.append(self._event({"choices": [], "usage": usage}))

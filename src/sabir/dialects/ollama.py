@@ -68,15 +68,18 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, response_of, text_of
+from .cache_marks import BY_THEMSELVES, keyed
 from .call_arguments import arguments_object
 from .failures import error_from_value, status_of
 from .leftovers import difference, own_state, patched
 from .media_rules import MediaRules
 from .ndjson import LineStream
+from .places import no_place
+from .subsets import LLAMA_CPP, OLLAMA_TOOLS, parameters_of, shape_of, told_of_tools
 from .surrogates import PairedText
 
 NAME = "ollama"
@@ -148,7 +151,12 @@ class Ollama:
     def verdicts(self) -> Verdicts:
         """The verdict on every portable parameter."""
         special = {"thinking": "think", "schema": "format", "tool_choice": "(none: the tools are left out)"}
+        special["cache"] = BY_THEMSELVES.verdict()
         return {**self.parameters, **special, "extra": "(as given, its options among ours)", "headers": "(as given)"}
+
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        # What is held to a format can call no tool.
+        return ("prompt",) if request.tools else ("native", "prompt")
 
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         encoder = _BodyEncoder(self)
@@ -292,7 +300,7 @@ def _nested(flat: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 def _flat_tool(tool: ToolSpec) -> dict[str, Any]:
     described = {"function.description": tool.description} if tool.description else {}
-    parameters = tool.parameters or {"type": "object", "properties": {}}
+    parameters = parameters_of(tool, OLLAMA_TOOLS) or {"type": "object", "properties": {}}
     return {"type": "function", "function.name": tool.name, **described, "function.parameters": parameters}
 
 
@@ -332,6 +340,7 @@ class _BodyEncoder:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body; `request.extra` goes over it as it is, its options over ours one by one."""
         patch = self._own(request.state, "request")
+        self.notices += keyed(request, BY_THEMSELVES)[1]
         body: dict[str, Any] = {"model": request.model, "messages": list(self.messages(request.messages))}
         body["stream"] = request.stream
         for parameter, verdict in self._dialect.parameters.items():
@@ -342,10 +351,13 @@ class _BodyEncoder:
             else:
                 body[verdict] = list(value) if parameter == "stop" else value
         self._offer_tools(request, body)
-        if request.schema is not None:
-            body["format"] = request.schema.json
+        in_its_words = patch.get("set", {})
+        if request.schema is not None and request.schema.mode == "native" and "format" not in in_its_words:
+            shape, notices = shape_of(request.schema, LLAMA_CPP)
+            self.notices += notices
+            body["format"] = shape.json
         # What a client of ours has asked for in this format's own words is not translated again.
-        if request.thinking is not None and "think" not in patch.get("set", {}):
+        if request.thinking is not None and "think" not in in_its_words:
             body["think"] = self._think(request.thinking, request.model)
         if self._dialect.keeps_whole:
             body.update(truncate=False, shift=False)
@@ -358,6 +370,7 @@ class _BodyEncoder:
         choice = request.tool_choice
         if request.tools and choice != "none":
             body["tools"] = [self._tool(tool) for tool in request.tools]
+            self.notices += told_of_tools(request.tools, NAME, OLLAMA_TOOLS)
         elif request.tools:
             self._emulate("tool_choice", "this API has no tool_choice: the tools were left out")
         if choice not in (None, "auto", "none"):
@@ -431,9 +444,7 @@ class _BodyEncoder:
                     reason = "only its maker can use it" if is_opaque else "this API has no place for it"
                     self._drop(kind, f"a {kind} part was left out: {reason}")
                 case _:
-                    raise UnsupportedError(
-                        f"this API has no place for a {type(part).__name__} part in a {role} message"
-                    )
+                    raise no_place(part, role)
         said: dict[str, Any] = {"role": role, "content": "".join(text)}
         if thinking := "".join(lists.pop("thinking")):
             said["thinking"] = thinking
@@ -448,7 +459,7 @@ class _BodyEncoder:
 
     def _result(self, part: Part) -> dict[str, Any]:
         if not isinstance(part, ToolResult):
-            raise UnsupportedError(f"this API has no place for a {type(part).__name__} part in a tool message")
+            raise no_place(part, "tool")
         call = self._calls.get(part.call_id)
         name = part.name or (call.name if call is not None else None)
         call_id = None if call is not None and call.synthetic else part.call_id
@@ -583,7 +594,7 @@ class _AnswerReader:
         self._early += list_of(value.get("logprobs"))
         read = ("message", "logprobs") if self._early else ("message",)
         self._answer.update({name: it for name, it in value.items() if name not in read and it is not None})
-        if self._current is not None:
+        if self._early and self._current is not None:
             deltas.extend(Note(self._current, {"logprob": logprob}) for logprob in self._early)
             self._early = []
 

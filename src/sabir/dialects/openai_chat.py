@@ -40,7 +40,7 @@ from ..errors import (
     StreamProtocolError,
     UnsupportedError,
 )
-from ..lowering import strict_schema
+from ..lowering import Subset
 from ..messages import (
     Audio,
     File,
@@ -57,16 +57,21 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from . import NO_DOCUMENTS, Unsupported, Verdicts, broken_off, choices_of, count_of, list_of, mapping_of, text_of
+from .cache_marks import BY_THEMSELVES, Caching, control_of, keyed, mark_of, placed
+from .efforts import OPENAI, Efforts, effort_of, family_of
 from .failures import error_from_value, failure_object, provider_error
 from .frames import Frame
 from .leftovers import difference, own_state, patched, without_nulls
-from .media_rules import MEGABYTE, TEXTUAL, MediaRules, file_name
-from .openai_efforts import effort_of, never_thinks
+from .media_rules import MEGABYTE, TEXTUAL, MediaRules, file_name, film_type, is_film
+from .places import no_place
+from .prefills import Prefill
+from .ranges import PORTABLE, Ranges, check_read, check_sent
 from .sse import EventStream
+from .subsets import ANY_OBJECT, LLAMA_CPP, OPENAI_STRICT, parameters_of, shape_of, told_of_tools
 
 NAME = "openai_chat"
 
@@ -97,14 +102,28 @@ OPEN_PARAMETERS: Verdicts = {
     "repetition_penalty": "repetition_penalty",
 }
 
+# https://platform.openai.com/docs/api-reference/chat/create; recorded, what is said of temperatures.
+OPENAI_RANGES: Ranges = {
+    **PORTABLE,
+    "temperature": (0, 2),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "top_logprobs": (0, 20),
+}
+
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
     "length": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "sensitive": "content_filter",
 }
+# Ends that make no answer of what came before: OpenRouter's and Mistral's word, DeepSeek's, Z.ai's, those of engines.
+_FAILED = frozenset({"error", "insufficient_system_resource", "network_error", "abort", "aborted"})
 _WIRE_FINISH: dict[FinishReason, str] = {
     "stop": "stop",
     "length": "length",
@@ -113,6 +132,7 @@ _WIRE_FINISH: dict[FinishReason, str] = {
     "refusal": "stop",
 }
 _THINKING_FIELDS = ("reasoning_content", "reasoning")
+_REASONING = (*_THINKING_FIELDS, "reasoning_details")
 _RANK = {"reasoning_content": 0, "reasoning": 0, "reasoning_details": 0, "content": 1, "annotations": 1, "refusal": 2}
 # What every chunk repeats; only what is not here, or comes first, is kept as state of the message.
 _PER_CHUNK = frozenset({"id", "model", "object", "created", "choices", "usage", "system_fingerprint", "obfuscation"})
@@ -135,6 +155,8 @@ _IN_MESSAGE = frozenset(
     }
 )
 _NO_WAY_TO_THINK = "this server has no known way to ask for thinking"
+_NO_CHOICE = "this server lets the model choose; say in the prompt that a tool must be used"
+_NO_SCHEMA = "this server holds its answers to no schema; say in the prompt what is wanted"
 # https://platform.openai.com/docs/guides/images-vision, and /pdf-files: files are sent as data or by id.
 MEDIA = MediaRules(
     inlined=(Audio, File),
@@ -158,6 +180,8 @@ _AUDIO_FORMATS = {
     "audio/ogg": "ogg",
 }
 _AUDIO_TYPES = {word: media_type for media_type, word in _AUDIO_FORMATS.items()}
+# Spaces as models have mostly seen them; where any are allowed, a small model may go on with nothing else.
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _AUDIO_ALIASES = {"audio/x-wav": "audio/wav", "audio/mp3": "audio/mpeg"}
 
 
@@ -168,42 +192,80 @@ class OpenAIChat:
     Attributes:
         limit: the wire's name for max_tokens.
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         thinking: how thinking is asked for: "effort" (reasoning_effort), "reasoning" (OpenRouter's object), "toggle"
             (`thinking: {"type": ...}`), "switch" (`enable_thinking`, `thinking_budget`), "template" (a switch of the
             chat template), None (no way known).
+        efforts: which words for that its models know: of an effort, or beside a toggle; None is OpenAI's of an effort.
         no_thinking: what is sent for thinking=False where efforts are asked for; None if there is no word for it.
+        forced_thinking: whether its models can think where a tool is forced.
         thinking_unless_asked: what to send where the caller says nothing; None sends nothing.
         replay_thinking: whether the server wants its own thinking back in the history.
-        schema: whether `response_format` knows JSON schemas or only "some JSON".
+        schema: whether `response_format` knows JSON schemas or only "some JSON"; "llguidance" is llama.cpp's `grammar`,
+            "json_object.schema" a schema beside "some JSON". None if it is passed over.
+        subset: what it takes of the schema of an answer.
+        tool_subset: what it takes of a tool's.
+        tool_choice: which choices of tools are read: "all", a tool's "name", or None is.
+        says_null: whether the content of an assistant's message without text is null, and not an empty text.
         media: what the server takes of images, sounds and files.
+        caching: how it is told that a prompt is worth keeping.
+        prefill: how its models are given the beginning of an answer to go on with; None if they take none.
     """
 
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     parameters: Verdicts = field(default_factory=lambda: OPENAI_PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: OPENAI_RANGES)
     thinking: Literal["effort", "reasoning", "toggle", "switch", "template"] | None = "effort"
+    efforts: Efforts | None = None
     no_thinking: Mapping[str, Any] | None = None
+    forced_thinking: bool = True
     thinking_unless_asked: bool | None = None
     replay_thinking: bool = True
-    schema: Literal["json_schema", "json_object"] = "json_schema"
+    schema: Literal["json_schema", "json_object", "json_object.schema", "llguidance"] | None = "json_schema"
+    subset: Subset = OPENAI_STRICT
+    tool_subset: Subset = ANY_OBJECT
+    tool_choice: Literal["all", "name"] | None = "all"
+    says_null: bool = True
     media: MediaRules = MEDIA
+    caching: Caching = BY_THEMSELVES
+    prefill: Prefill | None = None
 
     name = NAME
 
     def verdicts(self) -> Verdicts:
         """The verdict on every portable parameter."""
         thinking = self.thinking or Unsupported(_NO_WAY_TO_THINK)
-        schema = {"schema": f"response_format.{self.schema}"}
-        special = {"max_tokens": self.limit, "thinking": thinking, "tool_choice": "tool_choice", **schema}
+        schema = {"schema": "grammar" if self.schema == "llguidance" else f"response_format.{self.schema}"}
+        if self.schema is None:
+            schema = {"schema": Unsupported(_NO_SCHEMA)}
+        choice = Unsupported(_NO_CHOICE) if self.tool_choice is None else "tool_choice"
+        special = {"max_tokens": self.limit, "thinking": thinking, "tool_choice": choice, **schema}
+        special["cache"] = self.caching.verdict("cache_control (where the model has it)")
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
+
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        if self.schema is None:
+            return ("prompt",)
+        if self.schema == "json_object":
+            return ("json", "tool", "prompt")
+        if self.schema == "llguidance":
+            return ("prompt",) if request.tools else ("native", "prompt")
+        return ("native", "tool", "prompt")
 
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         body, notices = self.encode_body(request)
         headers = (("content-type", "application/json"), *request.headers.items())
-        return HttpRequest("POST", "/chat/completions", headers, encode_json(body)), notices
+        root = self.prefill.root_of(request) if self.prefill is not None else ""
+        return HttpRequest("POST", f"{root}/chat/completions", headers, encode_json(body)), notices
 
     def encode_body(self, request: Request) -> tuple[dict[str, Any], tuple[Notice, ...]]:
-        """The JSON body, and what had to be lowered; `request.extra` goes over it as it is."""
-        encoder = _BodyEncoder(self)
+        """The JSON body, and what had to be lowered; `request.extra` goes over it as it is.
+
+        Raises:
+            UnsupportedError: it holds what the format has no place for.
+        """
+        check_sent(request, self.ranges, self.parameters)
+        encoder = _BodyEncoder(self, request.model)
         return encoder.body(request), tuple(encoder.notices)
 
     def decode_answer(self, body: bytes) -> list[Delta]:
@@ -217,7 +279,7 @@ class OpenAIChat:
         deltas = reader.read(value)
         if not any(is_object(choice) for choice in list_of(mapping_of(value).get("choices"))):
             raise StreamProtocolError("the answer has no choices", body=body[:10_000].decode("utf-8", "replace"))
-        deltas.extend(reader.close())
+        deltas.extend(reader.ending_of(deltas))
         return [*deltas, State(None, _leftovers(value, deltas))]
 
     def decoder(self) -> ChatDecoder:
@@ -236,9 +298,7 @@ class OpenAIChat:
         return _RequestReader(self).read(value)
 
     def encode_response(self, response: Response[Any]) -> bytes:
-        messages = response.choices or (response.message,)
-        # Of other choices than the first, the reason stands in what the wire said of them.
-        finishes = _finishes(response.finish_reason, len(messages))
+        messages, finishes = choices_of(response)
         object_ = _answer_object(messages, finishes, response.usage, response.model)
         return encode_json(_with_leftovers(object_, response.message))
 
@@ -259,12 +319,22 @@ class OpenAIChat:
 
 
 class _BodyEncoder:
-    def __init__(self, dialect: OpenAIChat) -> None:
+    def __init__(self, dialect: OpenAIChat, model: str | None = None) -> None:
         self._dialect = dialect
+        self.has_marks = model is not None and dialect.caching.marks(model)
         self.notices: list[Notice] = []
 
     def body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": request.model, "messages": list(self.messages(request.messages))}
+        kept: dict[str, Any] = {}
+        notices: tuple[Notice, ...] = ()
+        if self.has_marks:
+            # A mark for the whole request is in this format's own words, and is no other marks'.
+            if "cache_control" not in own_state(request.state, NAME).get("set", {}):
+                request, notices = placed(request, self._dialect.caching)
+        else:
+            kept, notices = keyed(request, self._dialect.caching)
+        self.notices += notices
+        body: dict[str, Any] = {"model": request.model, "messages": list(self.messages(request.messages)), **kept}
         if request.stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
@@ -278,38 +348,68 @@ class _BodyEncoder:
         if request.max_tokens is not None:
             body[self._dialect.limit] = request.max_tokens
         if request.tools:
-            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tools"] = [_tool(tool, self._dialect.tool_subset) for tool in request.tools]
+            self.notices += told_of_tools(request.tools, NAME, self._dialect.tool_subset)
         if request.tool_choice is not None:
-            body["tool_choice"] = _tool_choice(request.tool_choice)
-        if request.schema is not None:
-            body["response_format"] = self._response_format(request)
-        self._think(request, body)
-        body = patched(body, self._own(request.state, "request"))
+            self._choose(request.tool_choice, body)
+        patch = self._own(request.state, "request")
+        if request.schema is not None and "response_format" not in patch.get("set", {}):
+            self._shape(request.schema, bool(request.thinking), body)
+        # What a client of ours has asked for in this format's own words is not translated again.
+        if "thinking" not in patch.get("set", {}):
+            self._think(request, body)
+        body = patched(body, patch)
         body.update(request.extra)
         return body
 
-    def _response_format(self, request: Request) -> dict[str, Any]:
-        assert request.schema is not None
+    def _choose(self, choice: str, body: dict[str, Any]) -> None:
+        is_name = choice not in ("auto", "none", "required")
+        if self._dialect.tool_choice == "all" or (self._dialect.tool_choice == "name" and is_name):
+            body["tool_choice"] = _tool_choice(choice)
+        elif choice == "none":
+            if body.pop("tools", None) is not None:
+                text = "this server reads no such tool_choice: the tools were left out"
+                self.notices.append(Notice("emulated", "tool_choice", text))
+        elif choice != "auto":
+            self.notices.append(Notice("unsupported", "tool_choice", f"tool_choice was not sent: {_NO_CHOICE}"))
+
+    def _shape(self, wanted: OutputSchema, is_thinking: bool, body: dict[str, Any]) -> None:
         if self._dialect.schema == "json_object":
-            self.notices.append(
-                Notice("emulated", "schema", "this server only promises some JSON; the answer is checked afterwards")
-            )
-            return {"type": "json_object"}
-        schema, is_strict = strict_schema(request.schema.json)
-        if not is_strict:
-            self.notices.append(
-                Notice(
-                    "emulated",
-                    "schema",
-                    "the schema has optional or free-form fields, so it is sent as a guide (strict=false); the answer "
-                    "is checked afterwards",
-                )
-            )
-        name = {"name": request.schema.name, "schema": schema, "strict": is_strict}
-        return {"type": "json_schema", "json_schema": name}
+            if wanted.mode not in ("native", "json"):
+                return
+            if wanted.mode == "native":
+                text = "this server only promises some JSON; the answer is checked afterwards"
+                self.notices.append(Notice("emulated", "schema", text))
+            body["response_format"] = {"type": "json_object"}
+            return
+        if wanted.mode != "native":
+            return
+        if self._dialect.schema is None:
+            self.notices.append(Notice("unsupported", "schema", f"schema was not sent: {_NO_SCHEMA}"))
+            return
+        # A grammar of one's own holds from the first token on, and so leaves no room for thinking.
+        is_grammar = self._dialect.schema == "llguidance" and not is_thinking
+        subset = LLAMA_CPP if self._dialect.schema == "llguidance" and is_thinking else self._dialect.subset
+        shape, notices = shape_of(wanted, subset)
+        self.notices += notices
+        if is_grammar:
+            spaced = {**shape.json, "x-guidance": _SPACING}
+            body["grammar"] = f"%llguidance {{}}\nstart: %json {encode_json(spaced).decode()}"
+            return
+        if self._dialect.schema == "json_object.schema":
+            body["response_format"] = {"type": "json_object", "schema": shape.json}
+            return
+        named = {"name": wanted.name, "schema": shape.json, "strict": shape.obstacle is None}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
 
     def _think(self, request: Request, body: dict[str, Any]) -> None:
         asked = request.thinking if request.thinking is not None else self._dialect.thinking_unless_asked
+        if not self._dialect.forced_thinking and body.get("tool_choice") not in (None, "auto", "none"):
+            if asked is not False:
+                text = "thinking was turned off: this server cannot think where a tool is forced"
+                kind: Literal["unsupported", "emulated"] = "emulated" if asked is None else "unsupported"
+                self.notices.append(Notice(kind, "thinking", f"{text}; leave tool_choice to 'auto'"))
+            asked = False
         if asked is None:
             return
         match self._dialect.thinking:
@@ -318,8 +418,7 @@ class _BodyEncoder:
             case "reasoning":
                 body["reasoning"] = _reasoning(asked)
             case "toggle":
-                body["thinking"] = {"type": "disabled" if asked is False else "enabled"}
-                self._approximate(asked, "this server only turns thinking on or off")
+                self._toggle(asked, body)
             case "switch":
                 body["enable_thinking"] = asked is not False
                 if isinstance(asked, int) and not isinstance(asked, bool):
@@ -334,18 +433,26 @@ class _BodyEncoder:
                 self.notices.append(Notice("unsupported", "thinking", message))
 
     def _think_by_effort(self, asked: bool | int | str, body: dict[str, Any]) -> None:
-        if asked is False and self._dialect.no_thinking is not None:
-            body.update(self._dialect.no_thinking)
-        elif asked is False and never_thinks(body["model"]):
-            pass
-        elif (effort := effort_of(asked, body["model"])) is None:
-            message = "thinking=False was not sent: this API has no switch for it; choose a model that does not think"
-            self.notices.append(Notice("unsupported", "thinking", message))
+        efforts = OPENAI if self._dialect.efforts is None else self._dialect.efforts
+        off = self._dialect.no_thinking
+        if asked is False and off is not None and family_of(body["model"], efforts).thinks is None:
+            body.update(off)
+            return
+        word, notice = effort_of(asked, body["model"], efforts)
+        if word is not None:
+            body["reasoning_effort"] = word
+        if notice is not None:
+            self.notices.append(notice)
+
+    def _toggle(self, asked: bool | int | str, body: dict[str, Any]) -> None:
+        family = family_of(body["model"], self._dialect.efforts or ())
+        is_stuck = asked is False and family.thinks == "always"
+        if not is_stuck:
+            body["thinking"] = {"type": "disabled" if asked is False else "enabled"}
+        if self._dialect.efforts and family.words and (is_stuck or not isinstance(asked, bool)):
+            self._think_by_effort(asked, body)
         else:
-            body["reasoning_effort"] = effort
-            if asked is not True and effort not in (asked, "none"):
-                message = f"thinking={asked!r} was approximated: sent as reasoning_effort={effort!r}"
-                self.notices.append(Notice("emulated", "thinking", message))
+            self._approximate(asked, "this server only turns thinking on or off")
 
     def _approximate(self, asked: bool | int | str, how: str) -> None:
         if not isinstance(asked, bool):
@@ -353,16 +460,19 @@ class _BodyEncoder:
 
     def messages(self, messages: Iterable[Message]) -> Iterable[dict[str, Any]]:
         for message in messages:
-            match message.role:
-                case "assistant":
-                    yield patched(self._assistant(message), self._own(message.state, "message"))
-                case "tool":
-                    yield from (self._tool_result(part) for part in message.parts if isinstance(part, ToolResult))
-                case "system" | "user":
-                    content = self._content(message.parts, message.role)
-                    name = {"name": message.name} if message.name else {}
-                    encoded = {"role": message.role, "content": content, **name}
-                    yield patched(encoded, self._own(message.state, "message"))
+            if message.role == "tool":
+                yield from (self._tool_result(part) for part in message.parts if isinstance(part, ToolResult))
+            elif not _is_empty(encoded := self.message(message)) or _has_text(message):
+                # Of an assistant's message whose parts all had to be left out, nothing is left that servers take.
+                yield encoded
+
+    def message(self, message: Message) -> dict[str, Any]:
+        """A message that is no tool's."""
+        if message.role == "assistant":
+            return patched(self._assistant(message), self._own(message.state, "message"))
+        content = self._content(message.parts, message.role)
+        name = {"name": message.name} if message.name else {}
+        return patched({"role": message.role, "content": content, **name}, self._own(message.state, "message"))
 
     def _content(self, parts: Iterable[Part], role: str) -> str | list[dict[str, Any]]:
         encoded = [patched(self.block(part, role), self._own(part.state, "part")) for part in parts]
@@ -379,6 +489,10 @@ class _BodyEncoder:
         return own_state(state, NAME)
 
     def block(self, part: Part, role: str = "user") -> dict[str, Any]:
+        block = self._bare_block(part, role)
+        return {**block, "cache_control": control_of(part.cache)} if part.cache and self.has_marks else block
+
+    def _bare_block(self, part: Part, role: str) -> dict[str, Any]:
         match part:
             case ServerItem() if part.state is not None and part.state.dialect == NAME:
                 return {"type": part.kind}
@@ -397,19 +511,21 @@ class _BodyEncoder:
                 return {"type": "input_audio", "input_audio": {"data": b64encode(data).decode(), "format": kind}}
             case File(id=str() as file_id):
                 return {"type": "file", "file": {"file_id": file_id}}
+            case File(data=bytes()) | File(url=str()) if is_film(part):
+                return {"type": "video_url", "video_url": {"url": _address(part, "video/mp4")}}
             case File(data=bytes()) | File(url=str()):
                 address = _address(part, "application/pdf")
                 return {"type": "file", "file": {"filename": file_name(part), "file_data": address}}
             case _:
-                raise UnsupportedError(
-                    f"chat completions has no place for a {type(part).__name__} part in a {role} message"
-                )
+                raise no_place(part, role)
 
     def _assistant(self, message: Message) -> dict[str, Any]:
-        encoded: dict[str, Any] = {"role": "assistant", "content": None}
-        texts = [part.text for part in message.parts if isinstance(part, TextPart)]
-        if texts:
-            encoded["content"] = "".join(texts)
+        encoded: dict[str, Any] = {"role": "assistant", "content": None if self._dialect.says_null else ""}
+        texts = [part for part in message.parts if isinstance(part, TextPart)]
+        if self.has_marks and any(part.cache for part in texts):
+            encoded["content"] = [self.block(part) for part in texts]
+        elif texts:
+            encoded["content"] = "".join([part.text for part in texts])
         calls = [part for part in message.parts if isinstance(part, ToolCall)]
         if calls:
             encoded["tool_calls"] = [_call(call) for call in calls]
@@ -425,6 +541,9 @@ class _BodyEncoder:
                     self._drop(part, "chat completions has no place for it in an assistant's message")
                 case TextPart() | ToolCall():
                     pass
+        if encoded["content"] is None and "tool_calls" not in encoded and not encoded.keys().isdisjoint(_REASONING):
+            # Servers that take thinking back take no null beside it, unless there are calls.
+            encoded["content"] = ""
         return encoded
 
     def _replay_thinking(self, part: Thinking, encoded: dict[str, Any]) -> None:
@@ -443,7 +562,11 @@ class _BodyEncoder:
 
     def _tool_result(self, part: ToolResult) -> dict[str, Any]:
         encoded: dict[str, Any] = {"role": "tool", "tool_call_id": part.call_id}
-        encoded["content"] = self._content(part.content, "tool") if part.content else ""
+        content = part.content
+        if part.cache and content:
+            # Here a mark stands within a result, and not beside it.
+            content = (*content[:-1], msgspec.structs.replace(content[-1], cache=part.cache))
+        encoded["content"] = self._content(content, "tool") if content else ""
         return patched(encoded, self._own(part.state, "tool result"))
 
 
@@ -462,10 +585,14 @@ class _RequestReader:
             raise _refused("model", "a string is wanted")
         if not is_array(wire.get("messages")) or not wire["messages"]:
             raise _refused("messages", "a list of at least one message is wanted")
+        self._encoder = _BodyEncoder(self._dialect, model)
         request = Request(
             model=model,
             messages=self._messages(wire["messages"]),
-            tools=tuple(_read_tool(tool, f"tools[{at}]") for at, tool in enumerate(list_of(wire.get("tools")))),
+            tools=tuple(
+                _read_tool(tool, f"tools[{at}]", self._dialect.tool_subset)
+                for at, tool in enumerate(list_of(wire.get("tools")))
+            ),
             stream=wire.get("stream") is True,
             schema=_read_schema(wire.get("response_format")),
             **self._options(wire),
@@ -482,11 +609,18 @@ class _RequestReader:
         names = {verdict: name for name, verdict in self._dialect.parameters.items() if verdict in wire}
         options = {name: wire[verdict] for verdict, name in names.items() if not isinstance(verdict, Unsupported)}
         options["max_tokens"] = wire.get(self._dialect.limit)
+        marked = mark_of(wire.get("cache_control")) if self._encoder.has_marks else None
+        options["cache"] = True if self._dialect.caching.key in wire else marked
         choice = wire.get("tool_choice")
         named = text_of(mapping_of(mapping_of(choice).get("function")).get("name"))
         options["tool_choice"] = choice if choice in ("auto", "none", "required") else named
         if self._dialect.thinking == "effort" and wire.get("reasoning_effort") in get_args(Effort):
             options["thinking"] = wire["reasoning_effort"]
+        elif self._dialect.thinking == "toggle":
+            toggle, effort = mapping_of(wire.get("thinking")).get("type"), wire.get("reasoning_effort")
+            is_known = effort in family_of(str(wire.get("model", "")), self._dialect.efforts or ()).words
+            asked = effort if self._dialect.efforts and is_known else True
+            options["thinking"] = {"disabled": False, "enabled": asked}.get(str(toggle))
         elif self._dialect.thinking == "switch":
             switch = wire.get("enable_thinking")
             options["thinking"] = wire.get("thinking_budget", switch) if switch is True else switch
@@ -497,8 +631,7 @@ class _RequestReader:
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(where.rstrip("`"), what) from None
-        if not 0 <= (options.get("temperature") or 0) <= 2:
-            raise _refused("temperature", "a number from 0 to 2 is wanted")
+        check_read(options, self._dialect.ranges, {"max_tokens": self._dialect.limit, **self._dialect.parameters})
         if options.get("stop") is not None:
             options["stop"] = tuple(options["stop"])
         return options
@@ -529,13 +662,14 @@ class _RequestReader:
         content = self._parts(wire.get("content"), f"{where}.content")
         if role == "assistant":
             parts = (*self._thinking(wire), *content, *self._refusal(wire), *self._calls(wire, where))
+            if _is_empty(wire) and wire.get("content") != "":
+                raise _refused(f"{where}.content", "a text, a list of parts, or a call is wanted")
             message = Message("assistant", parts)
         else:
             if "content" not in wire:
                 raise _refused(f"{where}.content", "a text or a list of parts is wanted")
             message = Message(cast("Role", role), content, name=text_of(wire.get("name")))
-        (ours,) = self._encoder.messages((message,))
-        patch = difference(wire, ours)
+        patch = difference(wire, self._encoder.message(message))
         return msgspec.structs.replace(message, state=ProviderState(NAME, patch)) if patch else message
 
     def _parts(self, content: Any, where: str) -> tuple[Part, ...]:
@@ -551,6 +685,8 @@ class _RequestReader:
         if not is_object(block) or not isinstance(block.get("type"), str):
             raise _refused(f"{where}.type", "a part with a type is wanted")
         part = _read_block(block, where)
+        if self._encoder.has_marks and not isinstance(part, ServerItem):
+            part = msgspec.structs.replace(part, cache=mark_of(block.get("cache_control")))
         patch = difference(block, self._encoder.block(part))
         return msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
 
@@ -575,7 +711,9 @@ class _RequestReader:
                 raise _refused(f"{where}.tool_calls[{at}].function.name", "the name of a tool is wanted")
             arguments = function.get("arguments", function.get("input"))
             text = arguments if isinstance(arguments, str) else encode_json(arguments or {}).decode()
-            part = ToolCall(name=name, input=text, id=text_of(call.get("id")))
+            if (call_id := text_of(call.get("id"))) is None:
+                raise _refused(f"{where}.tool_calls[{at}].id", "the id of a call is wanted")
+            part = ToolCall(name=name, input=text, id=call_id)
             self._names[part.id] = name
             patch = difference(call, _call(part))
             yield msgspec.structs.replace(part, state=ProviderState(NAME, patch)) if patch else part
@@ -592,11 +730,21 @@ class _RequestReader:
         return msgspec.structs.replace(result, state=ProviderState(NAME, patch)) if patch else result
 
 
+def _is_empty(message: Mapping[str, Any]) -> bool:
+    """Whether this is an assistant's message that says nothing, also in no field of its server's own."""
+    said = {name for name, value in message.items() if value is not None and name not in ("role", "name", "content")}
+    return message.get("role") == "assistant" and not said and not message.get("content")
+
+
+def _has_text(message: Message) -> bool:
+    return any(isinstance(part, TextPart) for part in message.parts)
+
+
 def _refused(where: str, what: str) -> BadRequestError:
     return BadRequestError(f"{where}: {what}", status=400, code="invalid_request_error")
 
 
-def _read_tool(wire: Any, where: str) -> ToolSpec:
+def _read_tool(wire: Any, where: str, subset: Subset) -> ToolSpec:
     function = mapping_of(mapping_of(wire).get("function"))
     if not is_object(wire) or (wire.get("type", "function") == "function" and not text_of(function.get("name"))):
         raise _refused(f"{where}.function.name", "a tool with a name is wanted")
@@ -607,7 +755,7 @@ def _read_tool(wire: Any, where: str) -> ToolSpec:
     parameters = function.get("parameters")
     description = text_of(function.get("description")) or ""
     tool = ToolSpec(function["name"], description, parameters if is_object(parameters) else {})
-    patch = difference(function, _tool(tool)["function"])
+    patch = difference(function, _tool(tool, subset)["function"])
     return msgspec.structs.replace(tool, state=ProviderState(NAME, patch)) if patch else tool
 
 
@@ -627,6 +775,11 @@ def _read_block(block: dict[str, Any], where: str) -> Part:
             detail = text_of(block["image_url"].get("detail"))
             kind, data = _read_data_url(url)
             return Image(data=data, media_type=kind, detail=detail) if data else Image(url=url, detail=detail)
+        case "video_url" if isinstance(url := mapping_of(block.get("video_url")).get("url"), str):
+            kind, data = _read_data_url(url)
+            # What is no film by its own account is kept as it is said.
+            if (kind or "video/").startswith("video/"):
+                return File(data=data, media_type=kind) if data else File(url=url, media_type=film_type(url))
         case "input_audio" if isinstance(data := mapping_of(block.get("input_audio")).get("data"), str):
             kind = _AUDIO_TYPES.get(str(block["input_audio"].get("format")))
             if kind is not None and (decoded := _from_base64(data)) is not None:
@@ -716,11 +869,6 @@ def _answer_object(
     return answer
 
 
-def _finishes(first: FinishReason, number: int) -> list[FinishReason]:
-    others: list[FinishReason] = ["unknown"]
-    return [first, *others * (number - 1)]
-
-
 def _answer_message(message: Message) -> dict[str, Any]:
     encoded: dict[str, Any] = {"role": "assistant"}
     texts = [part.text for part in message.parts if isinstance(part, TextPart)]
@@ -742,11 +890,18 @@ def _answer_message(message: Message) -> dict[str, Any]:
                 calls.append(_call(part))
             case Audio():
                 encoded["audio"] = _answer_audio(part)
-            case _:
+            case Image() | File() | Value() | ToolResult():
+                raise _no_place(type(part).__name__)
+            case TextPart() | ServerItem():
+                # An item that another provider made is nothing here.
                 pass
     if calls:
         encoded["tool_calls"] = calls
     return encoded
+
+
+def _no_place(kind: str) -> UnsupportedError:
+    return UnsupportedError(f"this API's answers have no place for what the model made: {kind.lower()}")
 
 
 def _answer_audio(part: Audio) -> dict[str, Any]:
@@ -774,10 +929,7 @@ def _leftovers(value: dict[str, Any], deltas: Iterable[Delta]) -> dict[str, Any]
     for delta in deltas:
         sum_.add(delta)
     messages = sum_.choices
-    # A `Response` has the reason of its first choice; those of others stand in what the wire said of them.
-    first = sum_.finishes[0].reason if 0 in sum_.finishes else "unknown"
-    finishes = _finishes(first, len(messages))
-    ours = _answer_object(messages, finishes, sum_.usage, sum_.model)
+    ours = _answer_object(messages, sum_.finish_reasons, sum_.usage, sum_.model)
     found: dict[str, Any] = {}
     theirs = {name: item for name, item in value.items() if name not in ("choices", "usage")}
     found["answer"] = difference(
@@ -800,7 +952,9 @@ def _with_leftovers(answer: dict[str, Any], message: Message) -> dict[str, Any]:
     state = own_state(message.state, NAME)
     for number, choice in enumerate(answer["choices"]):
         said = patched(choice["message"], state.get(f"choices.{number}.message", {}))
-        answer["choices"][number] = {**patched(choice, state.get(f"choices.{number}", {})), "message": said}
+        # What this format has no word for (an answer that was cancelled, or paused) is not told to be an end.
+        ended = {"finish_reason": None, **patched(choice, state.get(f"choices.{number}", {}))}
+        answer["choices"][number] = {**ended, "message": said}
     if usage := patched(answer.get("usage", {}), state.get("usage", {})):
         answer["usage"] = usage
     return patched(answer, state.get("answer", {}))
@@ -843,7 +997,8 @@ class ChatEncoder:
             case Finish():
                 place = self._leftovers.get(f"choices.{delta.choice}", {})
                 choice: dict[str, Any] = {"index": delta.choice, "delta": {}}
-                choice["finish_reason"] = _WIRE_FINISH.get(delta.reason, delta.raw or "stop")
+                self._has_begun.add(delta.choice)
+                choice["finish_reason"] = _WIRE_FINISH.get(delta.reason)
                 return self._event({"choices": [patched(choice, place)]})
             case Close():
                 details = self._details.pop(delta.part, None)
@@ -855,13 +1010,16 @@ class ChatEncoder:
         return b"data: " + failure_object(error, in_stream=True)[1] + b"\n\n"
 
     def close(self) -> bytes:
-        end = b""
+        # An answer of nothing is one all the same; a stream without any is none.
+        end = b"" if self._has_begun else self._event({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
         if self._usage is not None and self._has_usage:
             usage = patched(usage_object(self._usage), self._leftovers.get("usage", {}))
-            end = self._event({"choices": [], "usage": usage})
+            end += self._event({"choices": [], "usage": usage})
         return end + b"data: [DONE]\n\n"
 
     def _open(self, delta: Open) -> bytes:
+        if delta.kind in ("image", "file"):
+            raise _no_place(delta.kind)
         self._openings.append(delta)
         state = delta.state or {}
         self._fields[delta.part] = state.get("field", _THINKING_FIELDS[0])
@@ -1010,7 +1168,7 @@ class ChatDecoder:
     def close(self) -> list[Delta]:
         if self._failure is not None:
             raise self._failure
-        if not self._done and not self._reader.is_finished:
+        if not self._reader.is_finished and not (self._done and self._reader.has_begun):
             raise StreamInterrupted("the stream ended before the answer did", retryable=True)
         return self._reader.close()
 
@@ -1088,6 +1246,8 @@ class _Slot:
 class _WireReader:
     """Turns chat completion objects, whole or chunks, into deltas; numbers parts as they appear."""
 
+    dialect = NAME
+
     def __init__(self, is_whole: bool = False) -> None:
         self._is_whole = is_whole
         self._parts = 0
@@ -1103,12 +1263,18 @@ class _WireReader:
         self._head: tuple[Any, Any] | None = None
         self._finishes: dict[int, Finish] = {}
         self._refused: set[int] = set()
+        self._failure: ProviderError | None = None
         self._leftovers: dict[str, dict[str, Any]] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is any answer yet."""
+        return bool(self._begun)
 
     @property
     def is_finished(self) -> bool:
         """Whether every answer that began has told its finish reason."""
-        return bool(self._finishes) and self._begun <= self._finishes.keys()
+        return self._failure is not None or (bool(self._finishes) and self._begun <= self._finishes.keys())
 
     def read(self, value: Any) -> list[Delta]:
         deltas: list[Delta] = []
@@ -1138,7 +1304,21 @@ class _WireReader:
             if patch := difference(usage, usage_object(counted)):
                 self._leftovers["usage"] = patch
 
+    def ending_of(self, whole: Iterable[Delta]) -> list[Delta]:
+        """What `close` says of a whole answer, which was read as these deltas; an error has what came of it."""
+        try:
+            return self.close()
+        except ProviderError as error:
+            raise broken_off(error, self.dialect, whole) from None
+
     def close(self) -> list[Delta]:
+        """The last deltas.
+
+        Raises:
+            ProviderError: an answer says of itself that it was broken off.
+        """
+        if self._failure is not None:
+            raise self._failure
         deltas: list[Delta] = [State(None, self._leftovers)] if self._leftovers else []
         deltas.extend(Text(part, half) for part, half in self._halves.items())
         deltas.extend(Close(part) for part in range(self._parts))
@@ -1178,8 +1358,11 @@ class _WireReader:
             deltas.append(Note(self._part(number, "content", "text", deltas), {"logprob": entry}))
         if not choice.keys() <= _IN_CHOICE:
             self._keep(f"choices.{number}", choice, _IN_CHOICE)
-        if reason := text_of(choice.get("finish_reason")):
-            if number > 0 or _WIRE_FINISH.get(_FINISH.get(reason, "unknown")) != reason:
+        reason = text_of(choice.get("finish_reason"))
+        if reason in _FAILED or choice.get("error"):
+            self._failure = _failure(choice, reason)
+        if reason is not None:
+            if _WIRE_FINISH.get(_FINISH.get(reason, "unknown")) != reason:
                 self._keep(f"choices.{number}", {"finish_reason": reason}, frozenset())
             detail = {key: item for key, item in choice.items() if key not in _IN_CHOICE and item is not None}
             self._finishes[number] = Finish(_FINISH.get(reason, "unknown"), number, reason, detail or None)
@@ -1206,7 +1389,8 @@ class _WireReader:
                         if is_object(call):
                             self._read_call(number, call, position, len(value), deltas)
                 case "function_call":
-                    if any(mapping_of(value).values()):
+                    # llama-cpp-python says a call in both ways.
+                    if any(mapping_of(value).values()) and not list_of(message.get("tool_calls")):
                         legacy = {"function": mapping_of(value), "index": "function_call"}
                         self._read_call(number, legacy, 0, 1, deltas)
                 case "annotations":
@@ -1384,6 +1568,13 @@ class _WireReader:
         return slot
 
 
+def _failure(choice: dict[str, Any], reason: str | None) -> ProviderError:
+    """Why an answer was broken off, as far as it says."""
+    if choice.get("error"):
+        return error_from_value(None, {}, {"error": choice["error"]}, encode_json(choice["error"]).decode())
+    return ServerError(f"the answer was broken off: the server ended it with {reason!r}", code=reason)
+
+
 def _merged_details(details: Iterable[Any]) -> Iterator[Any]:
     """The details of a thought, whose fragments a stream sent one by one: those of one index and type are one."""
     whole: dict[str, Any] | None = None
@@ -1486,11 +1677,11 @@ def _has_pairs(text: str) -> bool:
     return any("\ud800" <= first <= "\udbff" and "\udc00" <= second <= "\udfff" for first, second in pairwise(text))
 
 
-def _tool(tool: ToolSpec) -> dict[str, Any]:
+def _tool(tool: ToolSpec, subset: Subset) -> dict[str, Any]:
     patch = own_state(tool.state, NAME)
     if patch.get("unset") == ["function"]:
         return dict(patch["set"])
-    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    function: dict[str, Any] = {"name": tool.name, "parameters": parameters_of(tool, subset)}
     if tool.description:
         function["description"] = tool.description
     return {"type": "function", "function": patched(function, patch)}

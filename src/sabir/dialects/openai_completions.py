@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import msgspec
@@ -19,19 +20,24 @@ import msgspec
 from ..deltas import Assembler, Count, Delta, FinishReason, Open, State
 from ..errors import ProviderError, SabirError, ServerError, StreamProtocolError, UnsupportedError
 from ..messages import Message, Part, ProviderState, Refusal, Text, Value
-from ..requests import HttpRequest, Notice, Options, Request, Response
+from ..requests import HttpRequest, Notice, Options, Request, Response, SchemaMode
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import NOTHING, Usage
-from . import Unsupported, Verdicts, count_of, list_of, mapping_of
+from . import Unsupported, Verdicts, choices_of, count_of, list_of, mapping_of
 from .bodies import post, refused, request_of, shown
+from .cache_marks import BY_THEMSELVES, keyed
 from .failures import failure_object, provider_error
 from .frames import Frame
 from .leftovers import difference, own_state, patched, without_nulls
-from .openai_chat import _WIRE_FINISH, ChatDecoder, ChatEncoder, _finishes, _WireReader, usage_from, usage_object
+from .openai_chat import _WIRE_FINISH, OPENAI_RANGES, ChatDecoder, ChatEncoder, _WireReader, usage_from, usage_object
+from .places import no_place
+from .ranges import Ranges, check_read, check_sent
 
 NAME = "openai_completions"
 
 _NO_CHAT = Unsupported("a raw completion has no such thing; ask() has")
+# https://platform.openai.com/docs/api-reference/completions/create: of an echo, nothing more may be wanted.
+RANGES: Ranges = {**OPENAI_RANGES, "max_tokens": (0, inf)}
 # The verdict on each portable parameter: the wire's word for it, or why there is none.
 COMPLETION_PARAMETERS: Verdicts = {
     "temperature": "temperature",
@@ -89,9 +95,13 @@ class OpenAICompletions:
 
     def verdicts(self) -> Verdicts:
         """The verdict on every portable parameter."""
-        return {**self.parameters, "extra": "(as given)", "headers": "(as given)"}
+        return {**self.parameters, "cache": BY_THEMSELVES.verdict(), "extra": "(as given)", "headers": "(as given)"}
+
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        return ()
 
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, RANGES, self.parameters)
         body, notices = self.encode_body(request)
         return post("/completions", body, request.headers), notices
 
@@ -103,7 +113,7 @@ class OpenAICompletions:
         """
         if request.tools:
             raise UnsupportedError("a raw completion calls no tools; ask() does")
-        notices: list[Notice] = []
+        notices: list[Notice] = [*keyed(request, BY_THEMSELVES)[1]]
         body: dict[str, Any] = {"model": request.model}
         prompts = [_prompt(message, notices) for message in request.messages]
         if prompts:
@@ -140,7 +150,7 @@ class OpenAICompletions:
         deltas = reader.read(value)
         if not any(is_object(choice) for choice in list_of(mapping_of(value).get("choices"))):
             raise StreamProtocolError("the answer has no choices", body=shown(body))
-        deltas.extend(reader.close())
+        deltas.extend(reader.ending_of(deltas))
         return [*deltas, State(None, _leftovers(self.canonical_answer(value), deltas))]
 
     def decoder(self) -> CompletionDecoder:
@@ -179,16 +189,16 @@ class OpenAICompletions:
             what, _, where = str(error).partition(" - at `$.")
             name, bracket, rest = where.rstrip("`").partition("[")
             raise refused(f"{words.get(name, name)}{bracket}{rest}", what) from None
+        check_read(options, RANGES, words)
         return {**options, **({"stop": tuple(options["stop"])} if "stop" in options else {})}
 
     def encode_response(self, response: Response[Any]) -> bytes:
-        messages = response.choices or (response.message,)
-        # Of other choices than the first, the reason stands in what the wire said of them.
-        finishes = _finishes(response.finish_reason, len(messages))
+        messages, finishes = choices_of(response)
         answer = _answer(messages, finishes, response.usage, response.model or None)
         state = own_state(response.message.state, NAME)
         answer["choices"] = [
-            patched(choice, state.get(f"choices.{number}", {})) for number, choice in enumerate(answer["choices"])
+            {"finish_reason": None, **patched(choice, state.get(f"choices.{number}", {}))}
+            for number, choice in enumerate(answer["choices"])
         ]
         if usage := patched(answer.get("usage", {}), state.get("usage", {})):
             answer["usage"] = usage
@@ -214,7 +224,7 @@ class OpenAICompletions:
             wire["logprobs"] = self.least_logprobs if asked else None
         wire = {name: value for name, value in wire.items() if value is not None}
         prompt = wire.get("prompt")
-        if is_array(prompt) and len(prompt) == 1 and isinstance(prompt[0], (str, list, dict)):
+        if is_array(prompt) and len(prompt) == 1 and (isinstance(prompt[0], (str, dict)) or _is_tokens(prompt[0])):
             wire["prompt"] = prompt[0]
         return wire
 
@@ -254,9 +264,10 @@ def _words(part: Part) -> str:
             return part.text
         case Value() if not _is_tokens(part.value):
             return encode_json(part.value).decode()
+        case Value():
+            raise UnsupportedError("a list of tokens is a prompt of its own, and has no place beside others")
         case _:
-            kind = "list of tokens beside others" if isinstance(part, Value) else f"{type(part).__name__} part"
-            raise UnsupportedError(f"the prompt of a raw completion is a text, and has no place for a {kind}")
+            raise no_place(part)
 
 
 def _is_tokens(value: Any) -> bool:
@@ -325,8 +336,7 @@ def _leftovers(value: dict[str, Any], deltas: Iterable[Delta]) -> dict[str, Any]
     for delta in deltas:
         total.add(delta)
     messages = total.choices
-    first = total.finishes[0].reason if 0 in total.finishes else "unknown"
-    ours = _answer(messages, _finishes(first, len(messages)), total.usage, total.model)
+    ours = _answer(messages, total.finish_reasons, total.usage, total.model)
     apart = ("choices", "usage") if mapping_of(value.get("usage")) else ("choices",)
     sides = [{name: item for name, item in side.items() if name not in apart} for side in (value, ours)]
     found = {"answer": difference(*sides), "usage": difference(mapping_of(value.get("usage")), ours.get("usage", {}))}
@@ -380,6 +390,8 @@ def _is_plain(row: Any) -> bool:
 
 class _CompletionReader(_WireReader):
     """Reads text completions, whole or chunks."""
+
+    dialect = NAME
 
     def __init__(self, is_whole: bool = False) -> None:
         super().__init__(is_whole)

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
@@ -47,7 +48,6 @@ from ..errors import (
     StreamProtocolError,
     UnsupportedError,
 )
-from ..lowering import strict_schema
 from ..messages import (
     Audio,
     File,
@@ -64,16 +64,20 @@ from ..messages import (
     Value,
 )
 from ..messages import Text as TextPart
-from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, ToolSpec
+from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Request, Response, SchemaMode, ToolSpec
 from ..strict_json import decode_json, encode_json, is_array, is_object
-from ..usage import Usage
-from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, list_of, mapping_of, text_of
+from ..usage import NOTHING, Usage
+from . import NO_DOCUMENTS, Cursor, Unsupported, Verdicts, count_of, list_of, lost_citations, mapping_of, text_of
+from .cache_marks import OPENAI_CACHING, Caching, keyed
 from .call_ids import fitting_id, fitting_ids
+from .efforts import OPENAI, effort_of, family_of
 from .failures import error_from_value, failure_object, provider_error
 from .leftovers import difference, own_state, patched
 from .media_rules import MEGABYTE, TEXTUAL, MediaRules, file_name
-from .openai_efforts import effort_of, never_thinks
+from .places import no_place
+from .ranges import PORTABLE, Ranges, check_read, check_sent
 from .sse import EventStream
+from .subsets import OPENAI_STRICT, parameters_of, shape_of, told_of_tools
 from .surrogates import PairedText
 
 NAME = "openai_responses"
@@ -96,6 +100,9 @@ PARAMETERS: Verdicts = {
     "n": Unsupported("this API gives one answer; ask several times"),
     "user": "user",
 }
+# https://platform.openai.com/docs/api-reference/responses/create; recorded, what is said of temperatures.
+RANGES: Ranges = {**PORTABLE, "temperature": (0, 2), "top_logprobs": (0, 20)}
+
 _ENCRYPTED, _LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 # Longer ids of calls are refused with "string too long. Expected a string with maximum length 64".
 _ID = re.compile(r"(?s:.{1,64})")
@@ -164,7 +171,11 @@ _PARTS = {
     for moment in ("added", "done")
 }
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_ANNOTATIONS = ("url_citation", "file_citation", "container_file_citation", "file_path")
 _PLACES: dict[str, tuple[str, ...]] = {"message": ("content",), "reasoning": ("summary", "content")}
+# How often events are taken for mere continuations that are none: in some streams each says something of its own.
+_MOST_MISSES = 8
+_EMPTY = msgspec.Raw(b"[]")
 # What is only known at the end of an answer.
 _LATE = frozenset({"output", "usage", "status", "incomplete_details", "error", "completed_at"})
 # https://developers.openai.com/api/docs/guides/file-inputs, .../images-vision: all of it may be an address.
@@ -183,17 +194,23 @@ class OpenAIResponses:
 
     Attributes:
         parameters: the verdict on each portable parameter.
+        ranges: what its numbers may be.
         encrypted: whether the model's thinking is asked for in the form that can be handed back, without which it is
             lost between two rounds of tools; None is by the model's name.
         summary: how thinking is to be summarised where it is asked for; None leaves it to the server. OpenAI gives
             summaries to verified organisations only, and others HTTP 400.
         media: what the server takes of images and files.
+        caching: how it is told that a prompt is worth keeping.
+        background: whether it makes answers in the background, so that they can be read on where a stream broke off.
     """
 
     parameters: Verdicts = field(default_factory=lambda: PARAMETERS)
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     encrypted: bool | None = None
     summary: Literal["auto", "concise", "detailed"] | None = "auto"
     media: MediaRules = MEDIA
+    caching: Caching = OPENAI_CACHING
+    background: bool = False
 
     name = NAME
 
@@ -205,10 +222,15 @@ class OpenAIResponses:
             "tool_choice": "tool_choice",
             "logprobs": f"include: {_LOGPROBS}",
             "schema": "text.format",
+            "cache": self.caching.verdict(),
         }
         return {**self.parameters, **special, "extra": "(as given)", "headers": "(as given)"}
 
+    def schema_modes(self, request: Request) -> tuple[SchemaMode, ...]:
+        return ("native", "tool", "prompt")
+
     def encode_request(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
+        check_sent(request, self.ranges, self.parameters)
         encoder = _BodyEncoder(self)
         body = encode_json(encoder.body(request))
         headers = (("content-type", "application/json"), *request.headers.items())
@@ -258,6 +280,38 @@ class OpenAIResponses:
     def encode_error(self, error: SabirError) -> tuple[int, bytes]:
         return failure_object(error)
 
+    # https://developers.openai.com/api/docs/guides/background: what is made so is kept by the server for a while, and
+    # "background" without "store" is refused.
+
+    def in_background(self, request: Request) -> Request | None:
+        if not all(request.extra.get(name, True) is True for name in _KEPT):
+            return None
+        return msgspec.structs.replace(request, extra={**request.extra, **_KEPT})
+
+    def encode_resume(self, request: Request, cursor: Cursor) -> HttpRequest:
+        url = f"/responses/{quote(cursor.id, safe='')}?stream=true&starting_after={cursor.number}"
+        return HttpRequest("GET", url, tuple(request.headers.items()), b"")
+
+    def encode_cancel(self, request: Request, cursor: Cursor) -> HttpRequest:
+        url = f"/responses/{quote(cursor.id, safe='')}/cancel"
+        return HttpRequest("POST", url, tuple(request.headers.items()), b"")
+
+    def decode_resume(self, target: str) -> Cursor | None:
+        parts = urlsplit(target)
+        found = re.search(r"/responses/([^/]+)$", parts.path)
+        query = dict(parse_qsl(parts.query))
+        if found is None or query.get("stream") != "true":
+            return None
+        after = query.get("starting_after", "-1")
+        if not re.fullmatch(r"-1|\d{1,9}", after):
+            raise _refused("starting_after", "the number of an event is wanted")
+        return Cursor(unquote(found[1]), int(after))
+
+    def events_after(self, stream: bytes, number: int) -> bytes:
+        events = [event + b"\n\n" for event in stream.split(b"\n\n") if event]
+        numbers = [_number_of(event.partition(b"data: ")[2]) for event in events]
+        return b"".join(event for event, own in zip(events, numbers, strict=True) if own is None or own > number)
+
     def canonical_request(self, body: dict[str, Any]) -> dict[str, Any]:
         """What means the same is made the same: see `canonical_answer`; further, in a request
 
@@ -288,7 +342,8 @@ class OpenAIResponses:
 
 
 _NOTHING: tuple[tuple[str, Any], ...] = (("stream", False), ("tools", []))
-_NOTHING_IN_A_PART: tuple[tuple[str, Any], ...] = (("annotations", []), ("logprobs", []))
+_KEPT = {"background": True, "store": True}
+_NOTHING_IF_EMPTY = ("annotations", "logprobs")
 
 
 def _present(object_: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,14 +378,17 @@ def _canonical_item(item: Any) -> Any:
 
 def _kind_of(item: Mapping[str, Any]) -> str | None:
     """The type of an item, where it is told or goes without saying."""
-    implied = "message" if "role" in item else "item_reference" if "id" in item else None
-    return text_of(item.get("type")) or implied
+    return text_of(item.get("type")) or ("message" if "role" in item else "item_reference" if "id" in item else None)
 
 
 def _canonical_part(part: Any) -> Any:
     if not is_object(part):
         return part
-    return {name: value for name, value in _present(part).items() if (name, value) not in _NOTHING_IN_A_PART}
+    return {
+        name: value
+        for name, value in part.items()
+        if value is not None and not (value == [] and name in _NOTHING_IF_EMPTY)
+    }
 
 
 def _shortest(parts: list[Any]) -> Any:
@@ -443,13 +501,13 @@ def _part_of(part: Part, role: str) -> dict[str, Any]:
         case Audio():
             raise UnsupportedError("this API hears no audio; use chat completions, or send a transcript")
         case Thinking() | ToolCall() | ToolResult():
-            raise UnsupportedError(f"this API has no place for a {type(part).__name__} part in a message")
+            raise no_place(part)
 
 
 def _is_annotation(note: Any) -> bool:
-    """Whether a note is an annotation as it is spelled here; those of other formats quote, or nest under their type."""
-    kind = text_of(note.get("type")) if is_object(note) else None
-    return kind is not None and kind not in note and "cited_text" not in note
+    """Whether a note is an annotation as it is spelled here; chat completions have some nested under their type."""
+    kind = note.get("type") if is_object(note) else None
+    return kind in _ANNOTATIONS and kind not in note
 
 
 def _is_logprob(note: Any) -> bool:
@@ -529,7 +587,9 @@ class _BodyEncoder:
             self._emulate("id", "ids of calls were replaced by ones that this API takes: 64 signs at most")
         # What a client of ours has asked for in this format's own words is not translated again.
         in_its_words = patch.get("set", {})
-        body: dict[str, Any] = {"model": request.model, **self._conversation(fit), "store": False}
+        kept, notices = keyed(request, self._dialect.caching)
+        self.notices += notices
+        body: dict[str, Any] = {"model": request.model, **self._conversation(fit), "store": False, **kept}
         if include := self._include(request):
             body["include"] = include
         if request.stream:
@@ -545,43 +605,35 @@ class _BodyEncoder:
             body["max_output_tokens"] = request.max_tokens
         if request.tools:
             body["tools"] = [self._tool(tool) for tool in request.tools]
+            self.notices += told_of_tools(request.tools, NAME)
         if (choice := request.tool_choice) is not None:
             is_word = choice in ("auto", "none", "required")
             body["tool_choice"] = choice if is_word else {"type": "function", "name": choice}
         if request.thinking is not None and "reasoning" not in in_its_words:
             self._think(request.thinking, body)
-        if request.schema is not None and "text" not in in_its_words:
+        if request.schema is not None and request.schema.mode == "native" and "text" not in in_its_words:
             body["text"] = {"format": self._format(request.schema)}
         return {**patched(body, patch), **request.extra}
 
     def _include(self, request: Request) -> list[str]:
         is_encrypted = self._dialect.encrypted
         if is_encrypted is None:
-            is_encrypted = not never_thinks(request.model)
+            is_encrypted = family_of(request.model, OPENAI).thinks != "never"
         has_logprobs = request.logprobs or request.top_logprobs is not None
         return [*([_ENCRYPTED] if is_encrypted else []), *([_LOGPROBS] if has_logprobs else [])]
 
     def _think(self, asked: bool | int | str, body: dict[str, Any]) -> None:
-        model: str = body["model"]
-        if asked is False and never_thinks(model):
-            return
-        if (effort := effort_of(asked, model)) is None:
-            self._refuse("thinking", "this model has no switch for it; choose one that does not think")
-            return
-        shown = {"summary": self._dialect.summary} if self._dialect.summary and effort != "none" else {}
-        body["reasoning"] = {"effort": effort, **shown}
-        if asked is not True and effort not in (asked, "none"):
-            self._emulate("thinking", f"thinking={asked!r} was approximated: sent as effort={effort!r}")
+        word, notice = effort_of(asked, body["model"], OPENAI)
+        if notice is not None:
+            self.notices.append(notice)
+        if word is not None:
+            shown = {"summary": self._dialect.summary} if self._dialect.summary and word != "none" else {}
+            body["reasoning"] = {"effort": word, **shown}
 
     def _format(self, wanted: OutputSchema) -> dict[str, Any]:
-        schema, is_strict = strict_schema(wanted.json)
-        if not is_strict:
-            self._emulate(
-                "schema",
-                "the schema has optional or free-form fields, so it is sent as a guide (strict=false); the answer is "
-                "checked afterwards",
-            )
-        return {"type": "json_schema", "name": wanted.name, "schema": schema, "strict": is_strict}
+        shape, notices = shape_of(wanted, OPENAI_STRICT)
+        self.notices += notices
+        return {"type": "json_schema", "name": wanted.name, "schema": shape.json, "strict": shape.obstacle is None}
 
     def _tool(self, tool: ToolSpec) -> dict[str, Any]:
         patch = self._own(tool.state, "tool")
@@ -592,6 +644,8 @@ class _BodyEncoder:
     def _conversation(self, messages: Iterable[Message]) -> dict[str, Any]:
         """The fields of the body that hold what was said."""
         said: dict[str, Any] = {"input": []}
+        messages = tuple(messages)
+        self.notices += lost_citations(messages, _is_annotation)
         for message in messages:
             if message.name is not None:
                 self._drop("name", f"this API has no names of speakers: {message.name!r}")
@@ -607,7 +661,7 @@ class _BodyEncoder:
         kind, is_own = type(part).__name__, part.state is not None and part.state.dialect == NAME
         match part:
             case Thinking() | ServerItem() if not is_own and role != "assistant":
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case Thinking() | ServerItem() if not is_own:
                 self._drop(kind, f"a {kind} part was left out: only its maker can use it")
                 return False
@@ -615,7 +669,7 @@ class _BodyEncoder:
                 self._drop(kind, f"a {kind} part was left out: this API has no place for it in an assistant's message")
                 return False
             case Refusal() | ToolCall() if role != "assistant":
-                raise UnsupportedError(f"this API has no place for a {kind} part in a {role} message")
+                raise no_place(part, role)
             case ToolCall() if own_state(part.state, NAME).get("form") == "custom":
                 self._custom.add(part.id)
             case ToolResult():
@@ -670,7 +724,7 @@ def _tool_of(tool: ToolSpec) -> dict[str, Any]:
     anything but closed.
     """
     described = {"description": tool.description} if tool.description else {}
-    parameters = tool.parameters or {"type": "object", "properties": {}}
+    parameters = parameters_of(tool) or {"type": "object", "properties": {}}
     return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": False}
 
 
@@ -684,21 +738,37 @@ class ResponsesDecoder:
         self._stream = EventStream()
         self._reader = _AnswerReader()
         self._failure: SabirError | None = None
+        self._last = b""
+        self._is_going_on = False
 
     @property
     def is_over(self) -> bool:
         return self._reader.is_over or self._failure is not None
+
+    @property
+    def cursor(self) -> Cursor | None:
+        number, name = _number_of(self._last), self._reader.id
+        return None if name is None or number is None else Cursor(name, number)
+
+    def go_on(self) -> None:
+        self._stream = EventStream()
+        self._is_going_on = True
 
     def feed(self, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         if self.is_over:
             return deltas
         try:
-            for _, payload in self._stream.feed(data):
+            events = self._stream.feed(data)
+            if self._is_going_on and events:
+                events = self._following(events)
+            for _, payload in events:
                 if self._reader.is_over:
                     break
-                if (event := _event(payload)) is not None:
+                if not self._reader.read_more(payload, deltas) and (event := _event(payload)) is not None:
                     self._reader.read(event, deltas)
+            if events and b'"sequence_number"' in events[-1][1]:
+                self._last = events[-1][1]
         except SabirError as error:
             self._failure = error
             if not deltas:
@@ -711,6 +781,32 @@ class ResponsesDecoder:
         if not self._reader.is_over:
             raise StreamInterrupted("the stream ended before the answer did", retryable=True)
         return []
+
+    def _following(self, events: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The first events of another stream, without those that had come before.
+
+        Raises:
+            StreamProtocolError: some are missing.
+        """
+        last = _number_of(self._last)
+        numbered = [(_number_of(payload), (name, payload)) for name, payload in events]
+        fresh = [(number, event) for number, event in numbered if number is None or last is None or number > last]
+        for number, _ in fresh:
+            if number is not None and last is not None:
+                self._is_going_on = False
+                if number > last + 1:
+                    raise StreamProtocolError(f"the events from {last + 1} to {number - 1} are missing")
+                break
+        return [event for _, event in fresh]
+
+
+def _number_of(payload: bytes) -> int | None:
+    """The number of an event, if it has one."""
+    try:
+        number = mapping_of(decode_json(payload)).get("sequence_number")
+    except ValueError:
+        return None
+    return number if type(number) is int else None
 
 
 def _event(payload: bytes) -> dict[str, Any] | None:
@@ -725,6 +821,23 @@ def _event(payload: bytes) -> dict[str, Any] | None:
     if not is_object(value):
         raise StreamProtocolError(f"an event of the stream is no JSON object: {str(value)[:80]}")
     return value
+
+
+class _More(msgspec.Struct, forbid_unknown_fields=True):
+    """An event that tells more of a part; of the last three fields nothing is read."""
+
+    type: str
+    output_index: int
+    delta: str
+    content_index: int | None = None
+    summary_index: int | None = None
+    logprobs: msgspec.Raw = _EMPTY
+    item_id: str | None = None
+    sequence_number: int | None = None
+    obfuscation: str | None = None
+
+
+_decode_more = msgspec.json.Decoder(_More).decode
 
 
 class _Opening(NamedTuple):
@@ -785,12 +898,11 @@ class _Piece:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
 
-    def add(self, event: Mapping[str, Any], deltas: list[Delta]) -> None:
+    def add(self, text: Any, logprobs: Any, deltas: list[Delta]) -> None:
         """What an event adds: text, and what it weighs."""
-        text = event.get("delta")
         if isinstance(text, str):
             self.more(text, deltas)
-        if (logprobs := event.get("logprobs")) and self.kind == "text":
+        if logprobs and self.kind == "text":
             self.weigh(list_of(logprobs), deltas)
 
     def more(self, piece: str, deltas: list[Delta]) -> None:
@@ -847,7 +959,7 @@ _ALONE = ("", 0)
 class _Item:
     """One item of an answer being read, by the place of each of its parts."""
 
-    __slots__ = ("index", "is_done", "is_marked", "kind", "pieces", "wire")
+    __slots__ = ("index", "is_done", "is_marked", "kind", "pieces", "whole", "wire")
 
     def __init__(self, index: int, wire: dict[str, Any]) -> None:
         self.index = index
@@ -855,6 +967,8 @@ class _Item:
         self.wire = wire
         self.pieces: dict[tuple[str, int], _Piece] = {}
         self.is_done = False
+        # As it was told when it was done; in the end it is mostly told again.
+        self.whole: Any = None
         # Whether its first part says that an item begins there.
         self.is_marked = False
 
@@ -883,13 +997,16 @@ class _Item:
         What was streamed is taken as it was. `is_early`: the end of the item has not been told.
         """
         states = [self.state(*told, is_early=is_early) for told in self.pieces.items()]
-        parts = [_value(*told) for told in zip(self.pieces.values(), states, strict=True)]
-        ours, theirs = _item_of(self.kind if self.is_list else None, parts, "assistant"), dict(self.wire)
-        streamed = list(self._streamed(is_early))
-        if is_early:
-            theirs = {name: value for name, value in theirs.items() if name not in (*streamed, "status")}
-        theirs |= {name: ours[name] for name in streamed if name in ours and (is_early or ours[name])}
-        patch = _patch_of(theirs, ours)
+        if self.is_list and _ALONE not in self.pieces:
+            # It is enough to know which of its lists have parts.
+            ours = {**_item_of(self.kind, (), "assistant"), **{place: states for place, _ in self.pieces}}
+        else:
+            parts = [_value(*told) for told in zip(self.pieces.values(), states, strict=True)]
+            ours = _item_of(self.kind if self.is_list else None, parts, "assistant")
+        known = {name for name in self._streamed(is_early) if is_early or ours.get(name)}
+        late = {"status"} if is_early else set[str]()
+        theirs = {name: value for name, value in self.wire.items() if name not in known and name not in late}
+        patch = _patch_of(theirs, {name: value for name, value in ours.items() if name not in known})
         if patch or self.is_marked:
             states[0]["item"] = patch
         return states
@@ -951,7 +1068,12 @@ def _value(piece: _Piece, state: Mapping[str, Any]) -> Part:
             return TextPart(text=piece.text, notes=(*piece.annotations, *logprobs), state=own)
 
 
-_NO_STREAK = ("", 0, "", None, None)
+class _Streak(NamedTuple):
+    """Where an event told more of a part: the next one most likely does so, too."""
+
+    piece: _Piece
+    type: str
+    places: tuple[Any, Any, Any]
 
 
 class _AnswerReader:
@@ -962,24 +1084,39 @@ class _AnswerReader:
         self._items: list[_Item] = []
         self._by_index: dict[int, _Item] = {}
         self._latest: _Item | None = None
-        # The part that the last event told more of; and what makes the next event one that tells more of it.
-        self._streak: tuple[str, int, str, int | None, _Piece | None] = _NO_STREAK
+        self._streak: _Streak | None = None
+        # How often in a row an event of a streak was not just more text.
+        self._misses = 0
         self._answer: dict[str, Any] = {}
         self._told: dict[str, Any] | None = None
         self.is_over = False
 
+    def read_more(self, payload: bytes, deltas: list[Delta]) -> bool:
+        """Read an event that goes on where the last one stopped, as most do; False of any other, which is not read."""
+        if (streak := self._streak) is None:
+            return False
+        self._misses += 1
+        try:
+            more = _decode_more(payload)
+            logprobs = None if more.logprobs == _EMPTY else decode_json(bytes(more.logprobs))
+        except (ValueError, RecursionError):
+            return False
+        piece, kind, places = streak
+        if more.type != kind or (more.output_index, more.content_index, more.summary_index) != places:
+            return False
+        self._misses = 0
+        piece.add(more.delta, logprobs, deltas)
+        return True
+
     def read(self, event: dict[str, Any], deltas: list[Delta]) -> None:
-        kind, (last, index, field, number, going) = event.get("type"), self._streak
-        # Most events go on where the last one did.
-        if going and kind == last and event.get("output_index") == index and event.get(field) == number:
-            going.add(event, deltas)
-            return
+        kind = event.get("type")
         if not isinstance(kind, str):
             kind = "error" if event.get("error") else ""
         if (where := _DELTAS.get(kind)) is not None:
             if (piece := self._piece(event, where, deltas)) is not None:
-                piece.add(event, deltas)
-                self._streak = (kind, event["output_index"], where.number, event.get(where.number), piece)
+                piece.add(event.get("delta"), event.get("logprobs"), deltas)
+                places = (event["output_index"], event.get("content_index"), event.get("summary_index"))
+                self._streak = _Streak(piece, kind, places) if self._misses < _MOST_MISSES else None
         elif (where := _FINALS.get(kind)) is not None:
             if (piece := self._piece(event, where, deltas)) is not None:
                 piece.whole(event.get(piece.field), deltas)
@@ -1027,7 +1164,7 @@ class _AnswerReader:
             self.begin(answer, deltas)
         told, usage = answer.get("usage"), _present(mapping_of(answer.get("usage")))
         self._merge(answer, without=("output", "usage") if is_object(told) else ("output",))
-        if (counted := _usage(usage)) != Usage():
+        if (counted := _usage(usage)) != NOTHING:
             deltas.append(Count(counted))
         details = mapping_of(answer.get("incomplete_details"))
         status = text_of(answer.get("status")) or word or ("incomplete" if details else "")
@@ -1037,7 +1174,7 @@ class _AnswerReader:
         finish = self._reason(status, details)
         envelope = difference(self._answer, _envelope(*self._named, finish.reason if finish else None))
         state = {"answer": envelope} if envelope != self._told else {}
-        if counted == Usage() and is_object(told):
+        if counted == NOTHING and is_object(told):
             state["usage"] = {"set": usage}
         elif beyond := difference(usage, _usage_object(counted) if usage else {}):
             state["usage"] = beyond
@@ -1051,13 +1188,18 @@ class _AnswerReader:
         self.is_over = True
 
     @property
+    def id(self) -> str | None:
+        """What the answer is called."""
+        return self._named[0]
+
+    @property
     def _named(self) -> tuple[str | None, str | None]:
         return text_of(self._answer.get("id")), text_of(self._answer.get("model"))
 
     def _merge(self, answer: dict[str, Any], without: Container[str]) -> None:
-        for name, value in answer.items():
-            if value is not None and name not in without:
-                self._answer[name] = value
+        self._answer.update(
+            {name: value for name, value in answer.items() if value is not None and name not in without}
+        )
 
     def _reason(self, status: str, details: dict[str, Any]) -> Finish | None:
         match status:
@@ -1082,7 +1224,8 @@ class _AnswerReader:
             return
         streamed = dict(zip(places, self._items, strict=True))
         for place, item in streamed.items():
-            self._settle(item, _wire_item(output[place]), deltas)
+            if not item.is_done or output[place] != item.whole:
+                self._settle(item, _wire_item(output[place]), deltas)
         for place, told in enumerate(output):
             if place not in streamed:
                 wire = _wire_item(told)
@@ -1101,7 +1244,7 @@ class _AnswerReader:
             self._open(self._items[-1], _ALONE, {"type": "output_text"}, deltas)
         self._items.append(item)
         self._by_index[index] = item
-        self._streak = _NO_STREAK
+        self._streak = None
         if not item.is_list:
             self._open(item, _ALONE, wire, deltas)
         return item
@@ -1119,7 +1262,7 @@ class _AnswerReader:
             return
         item = item or self._begin(event["output_index"], wire, deltas)
         self._settle(item, wire, deltas)
-        item.is_done = True
+        item.is_done, item.whole = True, event["item"]
 
     def _piece(
         self, event: dict[str, Any], where: _Where, deltas: list[Delta], wire: dict[str, Any] | None = None
@@ -1337,14 +1480,14 @@ class _RequestReader:
         effort = mapping_of(wire.get("reasoning")).get("effort")
         options["thinking"] = effort if effort in get_args(Effort) else False if effort == "none" else None
         options["logprobs"] = True if _LOGPROBS in list_of(wire.get("include")) else None
+        options["cache"] = True if self._dialect.caching.key in wire else None
         options = _present(options)
         try:
             msgspec.convert(options, Options)
         except (msgspec.ValidationError, UnicodeError) as error:
             what, _, where = str(error).partition(" - at `$.")
             raise _refused(str(words.get(where.rstrip("`"), where.rstrip("`"))), what) from None
-        if not 0 <= (options.get("temperature") or 0) <= 2:
-            raise _refused("temperature", "a number from 0 to 2 is wanted")
+        check_read(options, self._dialect.ranges, words)
         return options
 
     def _instructions(self, told: Any) -> Iterator[Message]:
@@ -1487,10 +1630,6 @@ def _read_schema(format_: dict[str, Any]) -> OutputSchema | None:
     schema = format_.get("schema")
     if format_.get("type") != "json_schema" or not is_object(schema):
         return None
-    try:
-        strict_schema(schema)
-    except (AttributeError, TypeError):
-        raise _refused("text.format.schema", "a JSON Schema is wanted") from None
     return OutputSchema(text_of(format_.get("name")) or "answer", schema)
 
 

@@ -7,27 +7,31 @@ colon is a comment, and an event that the end of the stream leaves unfinished is
 
 from __future__ import annotations
 
+import re
+
 from ..errors import StreamProtocolError
 
 # A model's event is a few hundred bytes; whole images come in one. Beyond this a server is broken or hostile.
 MAX_EVENT = 64 * 1024 * 1024
+
+# Events of a name, if any, and one line of data, as nearly all are; from the first other one on, nothing.
+_plain_events = re.compile(rb"(?:event: ?([^\n]*+)\n)?data: ?([^\n]*+)\n\n|.++", re.S).findall
+_NOTHING = (b"", b"")
 
 
 class EventStream:
     """Splits a byte stream into events, as (event name, data) pairs."""
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []
-        self._unfinished = 0
-        self._data: list[bytes] = []
-        self._name = b""
+        # What has come of an event whose end has not.
+        self._rest = bytearray()
         self._after_cr = False
         self._at_start = True
 
     @property
     def has_unfinished_event(self) -> bool:
         """Whether bytes of an event have come whose end has not."""
-        return bool(self._rest or self._data)
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """The events that these bytes complete.
@@ -39,40 +43,45 @@ class EventStream:
             # The CR at the end of the last bytes ended its line already; an LF here is its other half.
             data = data.removeprefix(b"\n")
             self._after_cr = False
-        if not data:
-            return []
         if b"\r" in data:
             self._after_cr = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, rest = data.split(b"\n")
-        if lines and self._rest:
-            lines[0] = b"".join([*self._rest, lines[0]])
-            self._rest = []
-        if rest:
-            self._rest.append(rest)
-        events = self._events(lines)
-        self._unfinished = 0 if events or not self.has_unfinished_event else self._unfinished + len(data)
-        if self._unfinished > MAX_EVENT:
-            raise StreamProtocolError(f"an event of the stream is larger than {MAX_EVENT} bytes")
-        return events
-
-    def _events(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
-        if self._at_start and lines:
-            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+            # To split and join takes half as long as to replace what is longer than a byte.
+            data = b"\n".join(data.split(b"\r\n")).replace(b"\r", b"\n")
+        end = data.rfind(b"\n\n") + 2
+        if end == 1 and not (data.startswith(b"\n") and self._rest.endswith(b"\n")):
+            self._rest += data
+            if len(self._rest) > MAX_EVENT:
+                raise StreamProtocolError(f"an event of the stream is larger than {MAX_EVENT} bytes")
+            return []
+        whole = data[:end]
+        if self._rest:
+            whole = b"".join((self._rest, whole))
+            self._rest.clear()
+        if end < len(data):
+            self._rest += data[end:]
+        if self._at_start:
+            whole = whole.removeprefix(b"\xef\xbb\xbf")
             self._at_start = False
-        events: list[tuple[bytes, bytes]] = []
-        for line in lines:
-            if not line:
-                if self._data:
-                    events.append((self._name, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
-                    self._data = []
-                self._name = b""
-            elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-            elif line.startswith(b"event:"):
-                self._name = line[6:].removeprefix(b" ")
-            elif line == b"data":
-                self._data.append(b"")
-            elif line == b"event":
-                self._name = b""
-        return events
+        whole = whole.lstrip(b"\n")
+        events: list[tuple[bytes, bytes]] = _plain_events(whole)
+        return events if not events or events[-1] != _NOTHING else _events_in(whole.split(b"\n"))
+
+
+def _events_in(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """The events of these lines, the last of which ends one."""
+    events: list[tuple[bytes, bytes]] = []
+    name, data = b"", list[bytes]()
+    for line in lines:
+        if not line:
+            if data:
+                events.append((name, b"\n".join(data)))
+            name, data = b"", []
+        elif line.startswith(b"data:"):
+            data.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif line.startswith(b"event:"):
+            name = line[6:].removeprefix(b" ")
+        elif line == b"data":
+            data.append(b"")
+        elif line == b"event":
+            name = b""
+    return events

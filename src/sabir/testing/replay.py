@@ -41,21 +41,36 @@ from ..dialects.cohere_embeddings import CohereEmbeddings
 from ..dialects.cohere_rerank import CohereRerank
 from ..dialects.gemini import Gemini
 from ..dialects.gemini_embeddings import GeminiEmbeddings
+from ..dialects.media_formats import (
+    Answer,
+    Asked,
+    ImageAnswer,
+    ImageRequest,
+    MediaDialect,
+    SpeechAnswer,
+    SpeechRequest,
+    TranscriptAnswer,
+    TranscriptRequest,
+)
 from ..dialects.mistral import Mistral
 from ..dialects.ollama import Ollama
 from ..dialects.ollama_embeddings import OllamaEmbeddings
 from ..dialects.openai_chat import OpenAIChat
 from ..dialects.openai_completions import OpenAICompletions
 from ..dialects.openai_embeddings import OpenAIEmbeddings
+from ..dialects.openai_images import OpenAIImages
 from ..dialects.openai_responses import OpenAIResponses
+from ..dialects.openai_speech import OpenAISpeech
+from ..dialects.openai_transcripts import OpenAITranscripts
 from ..errors import ProviderError, SabirError
-from ..messages import ToolCall
+from ..messages import Audio, ToolCall
 from ..requests import HttpRequest, Notice
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
+from .batch_replay import is_about_batches, replay_batch
 from .changes import first_change, shown_beside
 
-__all__ = ["DIALECTS", "EMBEDDINGS", "RERANKS", "Replayed", "main", "replay", "replay_file"]
+__all__ = ["DIALECTS", "EMBEDDINGS", "MEDIA", "RERANKS", "Replayed", "main", "replay", "replay_file"]
 
 # The recordings' name of a format, and who speaks it.
 DIALECTS: dict[str, Dialect] = {
@@ -78,7 +93,16 @@ EMBEDDINGS: dict[str, EmbeddingDialect] = {
 }
 # And of rankings.
 RERANKS: dict[str, RerankDialect] = {"rerank": CohereRerank()}
-# The endpoints that are a format's chat operation; no dialect speaks its others (counting tokens, batches, ...).
+# And of pictures and sounds, by operation, with what is asked where the recording does not say.
+_DRAW = ImageRequest(model="?", prompt="?")
+MEDIA: dict[str, dict[str, tuple[MediaDialect[Any, Any, Any], Asked]]] = {
+    "openai-images": dict.fromkeys(("images/generations", "images/edits"), (OpenAIImages(edits="json"), _DRAW)),
+    "openai-audio": {
+        "audio/speech": (OpenAISpeech(), SpeechRequest(model="?", text="?")),
+        "audio/transcriptions": (OpenAITranscripts(), TranscriptRequest(model="?", audio=Audio(data=b"?"))),
+    },
+}
+# The endpoints that are a format's chat operation; no dialect speaks its others (counting tokens, ...).
 CHAT_ENDPOINTS: dict[str, frozenset[str]] = {
     "openai-chat": frozenset({"chat/completions"}),
     "openai-responses": frozenset({"responses", "responses/get"}),
@@ -90,10 +114,21 @@ CHAT_ENDPOINTS: dict[str, frozenset[str]] = {
     "cohere": frozenset({"v2/chat"}),
     "mistral": frozenset({"chat/completions"}),
 }
-# How a format's answers name themselves, where they do; what names itself otherwise was recorded there by mistake.
+# What was recorded under a format by mistake: an answer that names itself otherwise than the format's do, ...
 ANSWER_OBJECTS: dict[str, str] = {"openai-responses": "response", "openai-completions": "text_completion"}
-# What the first event of a format's streams has, one of these: a stream without is of another format.
-EVENT_FIELDS: dict[str, frozenset[str]] = {"openai-completions": frozenset({"choices", "error"})}
+# ... or one that has, whole or in its first event, no field of which the format's each have one, an error's included.
+_IN_ERRORS = ("error", "message", "detail", "__type")
+ANSWER_FIELDS: dict[str, frozenset[str]] = {
+    "openai-chat": frozenset({"choices", *_IN_ERRORS}),
+    "openai-responses": frozenset({"output", "type", *_IN_ERRORS}),
+    "openai-completions": frozenset({"choices", *_IN_ERRORS}),
+    "anthropic-messages": frozenset({"content", "type", *_IN_ERRORS}),
+    "gemini": frozenset({"candidates", "promptFeedback", "usageMetadata", *_IN_ERRORS}),
+    "ollama": frozenset({"done", *_IN_ERRORS}),
+    "bedrock-converse": frozenset({"output", *_IN_ERRORS}),
+    "cohere": frozenset({"finish_reason", "type", *_IN_ERRORS}),
+    "mistral": frozenset({"choices", *_IN_ERRORS}),
+}
 # A stream is cut into pieces of each of these sizes, and at its line ends; into single bytes only if it is short.
 _PIECES = (3, 61, 1021, 16_381)
 _SHORT = 16_384
@@ -173,6 +208,9 @@ def replay(exchange: Any, where: str = "?") -> Replayed:
         return _unreadable(text_of(mapping_of(exchange).get("id")) or where, flaw)
     name: str = exchange["dialect"]
     result = Replayed(text_of(exchange.get("id")) or where, name, text_of(exchange.get("provider")) or "?")
+    if is_about_batches(exchange):
+        _replay_batch(exchange, result)
+        return result
     if (reason := _unsupported(exchange)) is not None:
         result.is_unsupported(reason)
         return result
@@ -183,6 +221,8 @@ def replay(exchange: Any, where: str = "?") -> Replayed:
         elif (rerank := RERANKS.get(name)) is not None:
             _replay_request(rerank, exchange, result)
             _replay_answer(rerank, exchange, result)
+        elif (media := MEDIA.get(name)) is not None:
+            _replay_media(*media[exchange["endpoint"]], exchange, result)
         else:
             _replay_request(DIALECTS[name], exchange, result)
             _replay_answer(DIALECTS[name], exchange, result)
@@ -190,6 +230,22 @@ def replay(exchange: Any, where: str = "?") -> Replayed:
         result.fail(f"a {type(error).__name__} escaped the dialect: {error}")
         result.error = result.error or _said(error)
     return result
+
+
+def _replay_batch(exchange: dict[str, Any], result: Replayed) -> None:
+    try:
+        said = replay_batch(exchange)
+    except Exception as error:  # noqa: BLE001 - as of any other exchange
+        result.fail(f"a {type(error).__name__} escaped the dialect: {error}")
+        result.error = _said(error)
+        return
+    result.decoded = said.decoded
+    result.error = None if said.error is None else _said(said.error)
+    result.request_round_trip, result.response_round_trip = said.request_round_trip, said.response_round_trip
+    if said.unsupported is not None:
+        result.is_unsupported(said.unsupported)
+    for flaw in said.flaws:
+        result.fail(flaw)
 
 
 def _unreadable(where: str, reason: str) -> Replayed:
@@ -216,20 +272,32 @@ def _flaw(exchange: Any) -> str | None:
 def _unsupported(exchange: dict[str, Any]) -> str | None:
     """Why no dialect of ours can say anything of this exchange."""
     name, endpoint = exchange["dialect"], exchange.get("endpoint")
-    if name not in (*DIALECTS, *EMBEDDINGS, *RERANKS):
+    if name not in (*DIALECTS, *EMBEDDINGS, *RERANKS, *MEDIA):
         return f"the dialect {name!r} is not built"
+    if endpoint not in MEDIA.get(name, (endpoint,)):
+        return f"{endpoint!r} of {name!r} is not built"
     if endpoint not in CHAT_ENDPOINTS.get(name, (endpoint,)):
         return f"{endpoint!r} is not the chat operation of {name!r}"
-    body = mapping_of(exchange.get("response")).get("body")
-    first = _first_event(body) if name in EVENT_FIELDS and isinstance(body, str) else None
-    answered = text_of(mapping_of(body if first is None else first).get("object"))
-    if answered not in (None, ANSWER_OBJECTS.get(name, answered)):
-        return f"a {answered!r} is no answer of {name!r}"
-    if first is not None and EVENT_FIELDS[name].isdisjoint(first):
-        return f"a stream of {sorted(first)} is none of {name!r}"
+    answer = mapping_of(exchange.get("response"))
+    if name in ANSWER_FIELDS and answer.get("status", 400) < 400 and (what := _misfiled(name, answer)) is not None:
+        return f"{what} is no answer of {name!r}, under which it was recorded"
     if mapping_of(exchange.get("request")).get("body") is None and not mapping_of(exchange.get("response")):
         return "neither a request nor an answer was recorded"
     return None
+
+
+def _misfiled(name: str, answer: dict[str, Any]) -> str | None:
+    """What this is instead of a format's answer; None if it is one, however broken."""
+    body = answer.get("body")
+    if isinstance(body, str):
+        if (text_of(answer.get("content_type")) or "").startswith("text/plain"):
+            return "a plain text"
+        body = _first_event(body)
+    told = mapping_of(list_of(body)[0] if list_of(body) else body)
+    named = text_of(told.get("object"))
+    if is_object(body) and named not in (None, "error", ANSWER_OBJECTS.get(name, named)):
+        return f"a {named!r}"
+    return f"an object of {sorted(told)}" if told and ANSWER_FIELDS[name].isdisjoint(told) else None
 
 
 def _first_event(stream: str) -> dict[str, Any] | None:
@@ -309,7 +377,7 @@ def _bytes(answer: dict[str, Any]) -> bytes:
     return b"" if body is None else encode_json(body)
 
 
-def _replay_error(dialect: AnyDialect, error: ProviderError, result: Replayed) -> None:
+def _replay_error(dialect: AnyDialect | MediaDialect[Any, Any, Any], error: ProviderError, result: Replayed) -> None:
     status, body = dialect.encode_error(error)
     again = dialect.decode_error(status, {}, body)
     result.response_round_trip = type(again) is type(error) and error.status in (None, again.status)
@@ -354,6 +422,115 @@ def _replay_whole(
         result.response_round_trip = True
     else:
         result.fail(f"the answer changes: {change}")
+
+
+# Pictures and sounds
+
+
+def _replay_media(
+    dialect: MediaDialect[Any, Any, Any], asked: Asked, exchange: dict[str, Any], result: Replayed
+) -> None:
+    recorded, answer = mapping_of(exchange.get("request")), mapping_of(exchange.get("response"))
+    if recorded.get("body") is not None:
+        asked = _replay_media_request(dialect, recorded, answer, result) or asked
+    elif "multipart" in list_of(exchange.get("features")):
+        result.notes.append("the request was a form, which is not kept")
+    kind, status = text_of(answer.get("content_type")) or "", answer.get("status")
+    if status is None or answer.get("body") is None:
+        result.notes.append("no answer was recorded")
+    elif status >= 400:
+        error = dialect.decode_error(status, {}, _bytes(answer))
+        result.error = _said(error)
+        _replay_error(dialect, error, result)
+    elif "event-stream" in kind:
+        _replay_media_stream(dialect, asked, kind, _bytes(answer), result)
+    else:
+        _replay_media_answer(dialect, asked, kind, _bytes(answer), result)
+
+
+def _replay_media_request(
+    dialect: MediaDialect[Any, Any, Any], recorded: dict[str, Any], answer: dict[str, Any], result: Replayed
+) -> Asked | None:
+    path, body = str(recorded.get("path")), encode_json(recorded["body"])
+    http = HttpRequest("POST", path, (("content-type", "application/json"),), body)
+    result.request_round_trip = False
+    try:
+        asked: Asked = dialect.decode_request(http)
+        again, notices = dialect.encode_request(asked)
+    except SabirError as error:
+        result.fail(f"a request is refused, and its server said {answer.get('status')}: {_ending(error)}")
+        return None
+    result.notes += [f"the request was lowered: {notice}" for notice in notices]
+    if (change := first_change(dialect.canonical_request(http), dialect.canonical_request(again))) is None:
+        result.request_round_trip = True
+    else:
+        result.fail(f"the request changes: {change}")
+    return asked
+
+
+def _replay_media_answer(
+    dialect: MediaDialect[Any, Any, Any], asked: Asked, kind: str, data: bytes, result: Replayed
+) -> None:
+    result.response_round_trip = False
+    try:
+        answer = dialect.decode_answer(asked, kind, data)
+    except SabirError as error:
+        result.error = _said(error)
+        result.fail(f"the answer cannot be read: {_ending(error)}")
+        return
+    result.decoded = _decoded_media(answer)
+    before = dialect.canonical_answer(kind, data)
+    if (change := first_change(before, dialect.canonical_answer(*dialect.encode_response(asked, answer)))) is None:
+        result.response_round_trip = True
+    else:
+        result.fail(f"the answer changes: {change}")
+
+
+def _replay_media_stream(
+    dialect: MediaDialect[Any, Any, Any], asked: Asked, kind: str, data: bytes, result: Replayed
+) -> None:
+    result.response_round_trip = False
+    try:
+        whole = _media_pieces(dialect, asked, kind, (data,))
+        result.decoded = _decoded_media(whole[1])
+        for how, pieces in _cuts(data):
+            if _media_pieces(dialect, asked, kind, pieces) != whole:
+                result.fail(f"the stream reads otherwise when it is cut {how}")
+                return
+        encoder = dialect.encoder(asked)
+        written = b"".join([*map(encoder.feed, whole[0]), encoder.close(whole[1])])
+        again = _media_pieces(dialect, asked, encoder.content_type, (written,))
+    except SabirError as error:
+        result.error = _said(error)
+        result.fail(f"the stream cannot be read: {_ending(error)}")
+        return
+    if again == whole:
+        result.response_round_trip = True
+    else:
+        result.fail(f"the stream changes when it is encoded: {first_change(_plain(whole), _plain(again))}")
+
+
+def _media_pieces(
+    dialect: MediaDialect[Any, Any, Any], asked: Asked, kind: str, pieces: Iterable[bytes]
+) -> tuple[list[Any], Answer]:
+    decoder = dialect.decoder(asked, kind)
+    found = [piece for data in pieces for piece in decoder.feed(data)]
+    answer: Answer = decoder.close()
+    return found, answer
+
+
+def _decoded_media(answer: Answer) -> dict[str, Any]:
+    shown: dict[str, Any] = {"model": answer.model, "usage": _usage(answer.usage)}
+    match answer:
+        case ImageAnswer():
+            return {"images": [each.media_type or each.url for each in answer.images], **shown}
+        case SpeechAnswer():
+            return {"audio": answer.audio.media_type, "bytes": len(answer.audio.data or b""), **shown}
+        case TranscriptAnswer():
+            times = {"segments": len(answer.segments), "words": len(answer.words), "duration": answer.duration}
+            return {"text": answer.text, "language": answer.language, **times, **shown}
+        case _:
+            return shown
 
 
 def _is_of_the_server(error: SabirError) -> TypeGuard[ProviderError]:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import msgspec
 
 from .. import errors
-from ..credentials import LEAST_SECRET
+from ..clouds import LEAST_SECRET
 from ..errors import ClosedError, ConfigurationError, SabirError, StorageError
 from ..requests import Secret
 from ..strict_json import decode_json, encode_json, is_array, is_object

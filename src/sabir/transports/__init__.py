@@ -230,7 +230,8 @@ _WANTS_CREDENTIALS = 407
 
 OTHER_PROTOCOL = "the server changed to another protocol (HTTP 101), which nobody asked for"
 
-_FRAMING = {"content-length", "transfer-encoding"}
+# What says how long a body is, for whoever sends it to say.
+FRAMING = frozenset({"content-length", "transfer-encoding"})
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r'(https?)://([^/?#@\s]+)([/?][!"$-~]*)?(?:#[!-~]*)?', re.ASCII | re.IGNORECASE)
@@ -268,6 +269,18 @@ def _url_error(url: str) -> ConfigurationError:
     )
 
 
+def check_header(name: str, value: str) -> None:
+    """See to it that a header can be sent as it is.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ConfigurationError(f"{name!r} is no name of an HTTP header")
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigurationError(f"the value of header {name!r} has a character that is not printable ASCII")
+
+
 def headers(request: HttpRequest, origin: Origin, proxy: Proxy | None = None) -> list[tuple[str, str]]:
     """The headers to send: the caller's, Host, what frames the body, and the wish that it come back uncompressed.
 
@@ -281,11 +294,8 @@ def headers(request: HttpRequest, origin: Origin, proxy: Proxy | None = None) ->
     given: list[tuple[str, str]] = []
     names: set[str] = set()
     for name, value in request.headers:
-        if _NAME.fullmatch(name) is None:
-            raise ConfigurationError(f"{name!r} is no name of an HTTP header")
-        if not (value.isascii() and value.isprintable()):
-            raise ConfigurationError(f"the value of header {name!r} has a character that is not printable ASCII")
-        if (key := name.lower()) not in _FRAMING:
+        check_header(name, value)
+        if (key := name.lower()) not in FRAMING:
             names.add(key)
             given.append((name, value))
     if request.body or request.method in _METHODS_WITH_BODY:

@@ -25,6 +25,10 @@ _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 # Asked directly whatever the environment says: a proxy elsewhere could not reach them.
 THIS_MACHINE = "localhost, 127.0.0.0/8, 0.0.0.0, ::1, ::"
 
+# Never by a proxy, whoever names one: a machine's own link, where clouds keep what gives credentials. Another machine
+# would reach another link, and be told who that machine is.
+_OWN_LINK = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fd00:ec2::/32")))
+
 _HOST = re.compile(r"[\w.:%-]+", re.ASCII)
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -82,6 +86,7 @@ class Proxies:
             return None
         if origin not in self._known:
             is_direct = origin.scheme not in self._by_scheme or any(each.includes(origin) for each in self._spared)
+            is_direct = is_direct or _is_on_own_link(origin.host)
             self._known[origin] = None if is_direct else _proxy(*self._by_scheme[origin.scheme])
         return self._known[origin]
 
@@ -179,6 +184,10 @@ def _block(text: str) -> _Block | None:
         return ipaddress.ip_network(text.removeprefix("[").removesuffix("]"), strict=False)
     except ValueError:
         return None
+
+
+def _is_on_own_link(host: str) -> bool:
+    return (address := _address(host)) is not None and any(address in block for block in _OWN_LINK)
 
 
 def _address(host: str) -> _Address | None:
