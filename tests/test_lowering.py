@@ -80,6 +80,7 @@ CASES = [
         None,
         [("one_of", "$.x"), ("unenforced", "$.x")],
     ),
+    ("OPENAI_STRICT", obj("x", x={"oneOf": [NUMBER, {"type": "number"}]}), None, [("one_of", "$.x")]),
     ("OPENAI_STRICT", obj("x", x=NUMBER) | {"additionalProperties": True}, closed("x", x=NUMBER), [("closed", "$")]),
     ("OPENAI_STRICT", obj("x", x={}), obj("x", x={}), [("guide", "$.x")]),
     ("OPENAI_STRICT", {"anyOf": [obj("x", x=NUMBER), obj("y", y=NUMBER)]}, None, [("guide", "$"), ("union", "$")]),

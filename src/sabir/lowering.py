@@ -324,7 +324,8 @@ class _Lowering:
     def _are_apart(self, branches: list[Any]) -> bool:
         """Whether no value fits two of these: their types differ, or a property that each requires says which."""
         branches = [self._seen(each) for each in branches]
-        kinds = [set(types_of(each)) for each in branches]
+        # An integer is a number, too.
+        kinds = [{"number" if name == "integer" else name for name in types_of(each)} for each in branches]
         if all(kinds) and all(not one & other for one, other in _pairs(kinds)):
             return True
         named: list[dict[str, Any]] = [
@@ -464,15 +465,12 @@ class _Lowering:
             if subset.is_closed:
                 raise _ObstacleError("it contains itself", path)
             self._lose("recursion", path)
-            return {**self._open(), **described}
+            return described
         self._inlining.append(pointer)
         try:
-            return {**self._lower({**(target if is_object(target) else {}), **described}, path, depth)}
+            return self._lower({**mapping_of(target), **described}, path, depth)
         finally:
             self._inlining.pop()
-
-    def _open(self) -> dict[str, Any]:
-        return {}
 
     def _named(self, pointer: str, target: Any, path: str, depth: int) -> str:
         if (name := self._names.get(pointer)) is None:
