@@ -333,7 +333,7 @@ async def test_reading_ends_with_its_client(surface, server):
 async def test_a_batch_that_is_not_there_is_not_found(surface, server):
     client = client_of(surface, server)
     for verb in (client.batches.status, client.batches.cancel):
-        with pytest.raises(sabir.NotFoundError):
+        with pytest.raises(sabir.NotFoundError, match="check base_url and the batch's id"):
             await verb(f"{server.kind.provider}:nothing")
 
 
@@ -345,7 +345,14 @@ async def test_a_batch_that_is_not_there_is_not_found(surface, server):
     [
         ("Hello", {}, "submit takes a list of prompts, not str; for one there is ask"),
         ([], {}, "this one is empty"),
+        ((each for each in ["Hello"]), {}, r"not generator; write list\(…\) around it"),
+        ({"Hello"}, {}, r"not set; write list\(…\) around it"),
+        (5, {}, "not int; for one there is ask"),
         (["Hello", 5], {}, "prompt 1: a prompt is a text, messages or parts, not int"),
+        ([" ", "Hello"], {}, "^prompt 0: there is nothing to ask: the prompt is blank"),
+        (["Hello", "Hello", " "], {}, "^prompt 2: there is nothing to ask: the prompt is blank"),
+        (["Hello", [sabir.system("Be brief.")]], {}, "^prompt 1: there is nothing to ask: the prompt has only"),
+        (["Hello"], {"temperature": -1}, "^temperature is"),
         (["Hello"], {"images": ["x.png"]}, "submit takes no images=: put images into the prompts"),
         (["Hello"], {"max_tool_rounds": 3}, "nothing runs tools while a batch is answered"),
         (["Hello"], {"validation_retries": 1}, "nobody asks again while a batch is answered"),
@@ -361,6 +368,34 @@ async def test_what_cannot_be_submitted_is_refused_at_once(surface, server, prom
     assert server.steps == []
 
 
+async def test_a_prompt_that_the_model_cannot_take_is_named(surface):
+    client = surface.client("anthropic:claude-haiku-4-5", api_key="k", base_url="http://localhost:1")
+    heard = ["What is said?", sabir.audio(b"RIFF\0\0\0\0WAVEfmt ")]
+    with pytest.raises(sabir.SabirError, match=r"^prompt 1: .*(audio|sound)"):
+        await client.batches.submit(["Hello", heard])
+
+
+async def test_what_is_no_schema_is_refused_before_anything_is_read(surface, server):
+    client = client_of(surface, server)
+    batch = await over(client, await client.batches.submit(PROMPTS))
+    made = len(server.steps)
+    with pytest.raises(sabir.ConfigurationError):
+        await read(client.batches.results(batch.id, schema=5))
+    assert len(server.steps) == made
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel", "results"])
+async def test_what_is_said_to_submit_is_said_to_no_other(surface, verb):
+    batches = surface.client("openai:gpt-4o-mini", api_key="k").batches
+
+    async def asked():
+        said = getattr(batches, verb)("openai:batch_abc", temperature=1)
+        return await (read(said) if verb == "results" else said)
+
+    with pytest.raises(sabir.ConfigurationError, match=f"{verb} takes no temperature=: .* is said to submit"):
+        await asked()
+
+
 async def test_a_key_needs_a_journal_where_the_provider_keeps_none(surface):
     client = surface.client("anthropic:claude-haiku-4-5", api_key="k")
     with pytest.raises(sabir.ConfigurationError, match=r"anthropic keeps no key .* name a file that remembers it"):
@@ -372,6 +407,9 @@ async def test_a_provider_without_batches_says_who_has_them(surface):
         await surface.client("groq:x", api_key="k").batches.submit(PROMPTS)
     with pytest.raises(sabir.UnsupportedError, match="pico:pico answers no batches"):
         await surface.client("pico").batches.submit(PROMPTS)
+    # Whose key there is none of, and whose there need not be one.
+    with pytest.raises(sabir.UnsupportedError, match=r"groq answers no batches; .* anthropic, gemini"):
+        await surface.client("pico").batches.status("groq:x")
 
 
 @pytest.mark.parametrize("id_", ["batch_abc", 5, "", "openai:", "nobody:batch_abc"])

@@ -1018,6 +1018,15 @@ async def test_a_stream_that_was_asked_for_past_us_is_read_as_one(surface, model
         assert (await client.ask("?")).text == "Hello"
 
 
+@pytest.mark.parametrize(("name", "value"), [("recover", True), ("tools", []), ("validation_retries", 1)])
+async def test_what_is_for_conversations_is_no_option_of_other_calls_and_says_so(surface, name, value):
+    client = surface.client("openai:x", api_key="k")
+    calls = (client.image, client.stream_image, client.speak, client.stream_speech, client.embed)
+    for call in (*calls, lambda text, **options: client.transcribe(b"ID3\x04" + text.encode(), **options)):
+        with pytest.raises(ConfigurationError, match=rf"{name} is for conversations, as in ask\(…, {name}=…\)"):
+            await call("a", **{name: value})
+
+
 async def test_a_setting_of_the_client_is_no_option_of_a_call_and_says_so(surface):
     with pytest.raises(ConfigurationError, match=r"timeout is a setting of the client.*Client\(…, timeout=…\)"):
         await surface.client("vllm:x").ask("?", timeout=5)

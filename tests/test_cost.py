@@ -130,9 +130,9 @@ def test_prices_nobody_knows_are_not_0() -> None:
     "rate", [Decimal(-1), Decimal("NaN"), Decimal("Infinity"), Decimal("1E+9"), Decimal("1E-40"), 1.5]
 )
 def test_a_price_is_a_decimal_of_a_sensible_size(rate: Any) -> None:
-    with pytest.raises(ValueError, match="the price of output"):
+    with pytest.raises(ConfigurationError, match="the price of output"):
         Prices(output=rate)
-    with pytest.raises(ValueError, match="the price of search"):
+    with pytest.raises(ConfigurationError, match="the price of search"):
         Prices(search=rate)
 
 

@@ -36,6 +36,7 @@ from sabir.dialects.media_formats import (
     TranscriptRequest,
 )
 from sabir.dialects.waves import samples_of, wav
+from sabir.messages import Text as TextPart
 from sabir.requests import HttpRequest
 from sabir.strict_json import decode_json
 from sabir.usage import Usage
@@ -133,8 +134,9 @@ async def test_pictures_of_thinking_are_none_of_the_answer(surface):
     ("answer", "error", "reason"),
     [
         (candidates({"text": "I cannot draw that."}), StreamProtocolError, "I cannot draw that"),
-        (candidates(finish="IMAGE_SAFETY"), ContentFilterError, "filter"),
+        (candidates(finish="IMAGE_SAFETY"), ContentFilterError, "the provider's filter let no picture through"),
         ({"promptFeedback": {"blockReason": "SAFETY"}}, ContentFilterError, "filter"),
+        (candidates({"text": "Well"}, finish="MAX_TOKENS"), StreamProtocolError, "limit of output, and said: 'Well'"),
     ],
 )
 async def test_an_answer_without_a_picture_is_an_error(surface, answer, error, reason):
@@ -234,6 +236,60 @@ async def test_an_answer_without_a_sound_is_an_error(surface):
         await connect(surface, server, "gemini-2.5-flash-preview-tts").speak("Hello")
 
 
+# Answers that were cut
+
+PIECES = {
+    "picture": inline(PICTURE),
+    "sound": inline(Audio(data=SAMPLES, media_type="audio/L16;codec=pcm;rate=24000")),
+    "transcript": {"text": WORDS},
+}
+CAME = {"picture": PICTURE, "sound": SOUND, "transcript": TextPart(text=WORDS)}
+CUT = [
+    ("MAX_TOKENS", StreamProtocolError, "cut at the model's limit"),
+    ("SAFETY", ContentFilterError, "filter cut the"),
+    ("RECITATION", ContentFilterError, "filter cut the"),
+    ("OTHER", StreamProtocolError, "does not end as a whole one"),
+    (None, StreamProtocolError, "does not end as a whole one"),
+]
+
+
+async def made_of(client, what, *, is_stream=False):
+    match what:
+        case "picture":
+            call, asked = (client.stream_image if is_stream else client.image), "a cat"
+        case "sound":
+            call, asked = (client.stream_speech if is_stream else client.speak), "Hello"
+        case _:
+            call, asked = (client.stream_transcript if is_stream else client.transcribe), SOUND
+    if not is_stream:
+        return await call(asked)
+    async with call(asked) as stream:
+        async for _ in stream:
+            pass
+    return stream.response
+
+
+@pytest.mark.parametrize(("finish", "error", "reason"), CUT)
+@pytest.mark.parametrize("what", PIECES)
+async def test_an_answer_that_was_cut_is_an_error_with_what_came(surface, what, finish, error, reason):
+    answer = candidates(PIECES[what], finish=finish)
+    with Server(says(answer)) as server, pytest.raises(error, match=reason) as caught:
+        await made_of(connect(surface, server, "gemini-2.5-flash"), what)
+    assert caught.value.partial.parts == (CAME[what],)
+
+
+@pytest.mark.parametrize(("finish", "error", "reason"), [each for each in CUT if each[0]])
+@pytest.mark.parametrize("what", PIECES)
+async def test_a_stream_that_was_cut_is_an_error_with_what_came(surface, what, finish, error, reason):
+    event = b"data: %b\n\n" % json.dumps(candidates(PIECES[what], finish=finish)).encode()
+    with (
+        Server(whole(event, "Content-Type: text/event-stream")) as server,
+        pytest.raises(error, match=reason) as caught,
+    ):
+        await made_of(connect(surface, server, "gemini-2.5-flash"), what, is_stream=True)
+    assert caught.value.partial.parts == (CAME[what],)
+
+
 # Transcripts
 
 
@@ -274,13 +330,9 @@ async def test_thoughts_are_not_what_was_said(surface):
     assert made.text == WORDS
 
 
-async def test_a_transcript_that_was_cut_is_none(surface):
-    with (
-        Server(says(candidates({"text": WORDS}, finish="MAX_TOKENS"))) as server,
-        pytest.raises(StreamProtocolError, match="limit") as caught,
-    ):
-        await connect(surface, server, "gemini-2.5-flash").transcribe(SOUND)
-    assert caught.value.partial.text == WORDS
+async def test_a_recording_in_which_nothing_is_said_has_an_empty_transcript(surface):
+    with Server(says(candidates())) as server:
+        assert (await connect(surface, server, "gemini-2.5-flash").transcribe(SOUND)).text == ""
 
 
 async def test_a_stream_that_breaks_off_is_told(surface):

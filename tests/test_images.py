@@ -129,6 +129,15 @@ async def test_what_a_picture_is_stands_in_its_bytes(surface):
         assert (await client.image("a cat")).images == (CAT,)
 
 
+async def test_another_format_than_was_asked_for_is_told(surface, studio):
+    studio.answer = ImageAnswer(images=(CAT, DOG))
+    client = connect(surface, studio)
+    assert (await client.image("two", n=2, format="png")).warnings == ()
+    (notice,) = (await client.image("two", n=2, format="jpg")).warnings
+    assert (notice.kind, notice.subject) == ("provider", "format")
+    assert "format='jpg' was asked for, and image/png came" in str(notice)
+
+
 async def test_what_the_provider_says_beyond_our_words_is_kept(surface):
     row = {"b64_json": base64.b64encode(CAT.data).decode(), "revised_prompt": "a nice cat"}
     body = {"created": 7, "data": [row], "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "more": 1}}

@@ -7,6 +7,7 @@ HTTP against a server that counts as it is told to, and on the model in this pro
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,50 @@ def test_a_mark_alone_is_a_wish_where_there_is_no_word_for_marks(name):
     assert told == []
 
 
+LLAMA = "meta.llama3-70b-instruct-v1:0"
+
+
+@pytest.mark.parametrize("asked", [{}, {"cache": True}, {"cache": "1h"}])
+@pytest.mark.parametrize(
+    "model",
+    [
+        LLAMA,
+        "us.meta.llama3-3-70b-instruct-v1:0",
+        "anthropic.claude-3-haiku-20240307-v1:0",
+        f"arn:aws:bedrock:us-east-1::foundation-model/{LLAMA}",
+    ],
+)
+def test_marks_are_left_out_for_a_model_of_bedrocks_that_keeps_nothing(model, asked):
+    tool = msgspec.convert(LOOK_MARKED, ToolSpec)
+    talk = (cached(sabir.user("a")), sabir.assistant("b"), sabir.user("q"))
+    body, told = encoded(f"bedrock:{model}", talk, tools=(tool,), **asked)
+    assert places(body) == {}
+    assert [each.partition(": ")[0] for each in told] == ["unsupported"]
+    assert "is not known to keep prompts" in told[0]
+
+
+@pytest.mark.parametrize("model", ["arn:aws:bedrock:eu-west-3:1:application-inference-profile/x1y2", "m"])
+def test_marks_are_tried_where_bedrock_does_not_tell_which_model_it_is(model):
+    request = Request(model=model, messages=(cached(sabir.user("a"), "1h"), sabir.user("q")), cache=True)
+    http, notices = Bedrock().encode_request(request)
+    assert [*places(json.loads(http.body)).values()] == [{"type": "default", "ttl": "1h"}]
+    (notice,) = [each for each in notices if each.subject == "cache"]
+    assert "mark a part with cached() to try it" in notice.message
+
+
+@pytest.mark.parametrize("asked", [{"cache": "1h"}, {"cache": "5m"}, {}])
+@pytest.mark.parametrize(
+    "model", ["amazon.nova-pro-v1:0", "us.anthropic.claude-3-7-sonnet-20250219-v1:0", "anthropic.claude-opus-4-1-x"]
+)
+def test_a_model_of_bedrocks_that_keeps_prompts_for_five_minutes_is_asked_for_no_other_time(model, asked):
+    talk = (cached(TALK[0], "5m"), cached(TALK[1], "1h" if not asked else "5m"), *TALK[2:])
+    body, told = encoded(f"bedrock:{model}", talk, **asked)
+    found = places(body)
+    assert {tuple(said.items()) for said in found.values()} == {(("type", "default"),)}
+    shortened = [each for each in told if each.startswith("emulated: cache='1h' was sent without its time")]
+    assert len(told) == len(shortened) == (asked.get("cache") != "5m")
+
+
 def test_explaining_a_call_shows_it():
     with sabir.Client("anthropic:claude-sonnet-4-6", api_key="k", cache="1h") as client:
         explained = client.explain("hi", system="Be kind.")
@@ -236,9 +281,50 @@ def test_marks_of_the_callers_leave_room_for_as_many_of_ours():
 
 
 def test_a_mark_without_a_time_is_kept_as_long_as_the_call_wants():
-    talk = (sabir.system("Be kind."), cached(sabir.user("a")), cached(sabir.assistant("b"), "5m"), sabir.user("c"))
-    body, _ = encoded("bedrock:us.anthropic.claude-sonnet-4-6", talk, cache="1h", tools=())
-    assert [said.get("ttl") for said in places(body).values()] == ["1h", "5m", "1h", "1h"]
+    talk = (sabir.system("Be kind."), cached(sabir.user("a")), cached(sabir.assistant("b")), sabir.user("c"))
+    body, told = encoded("bedrock:us.anthropic.claude-sonnet-4-6", talk, cache="1h", tools=())
+    assert sorted(said.get("ttl") for said in places(body).values()) == ["1h"] * 4
+    assert told == []
+
+
+def lifetimes(body: Any) -> list[str]:
+    """How long each mark of a body lasts, in the order of the prompt; a bare one lasts five minutes."""
+    order = ("tools", "toolConfig", "system", "messages")
+    found = [place for name in order for place in places(body.get(name, []), path=name).values()]
+    return [each.get("ttl", "5m") for each in found]
+
+
+MARKING = (
+    "anthropic:claude-sonnet-4-6",
+    "bedrock:us.anthropic.claude-sonnet-4-6",
+    "openrouter:anthropic/claude-haiku-4.5",
+)
+
+
+@pytest.mark.parametrize("name", MARKING)
+@pytest.mark.parametrize(
+    ("talk", "fields", "sent", "raised"),
+    [
+        ((sabir.user(cached("a"), cached("b", "1h")),), {}, ["1h", "1h"], 1),
+        ((sabir.user(cached("a", "5m"), cached("b", "1h"), cached("c")),), {}, ["1h", "1h", "5m"], 1),
+        ((sabir.user(cached("a", "1h"), "q"),), {"cache": True}, ["1h", "5m"], 0),
+        ((sabir.system("s"), sabir.user(cached("a", "1h"), "q")), {"cache": True}, ["1h", "1h", "5m"], 1),
+        ((sabir.user(cached("a", "5m"), "q"),), {"cache": "1h"}, ["1h", "1h"], 1),
+        ((sabir.user(cached("a", "1h")), *[cached(sabir.user("b"))] * 4), {}, ["5m"] * 4, 0),
+    ],
+)
+def test_what_stands_before_a_mark_of_an_hour_is_kept_for_an_hour(name, talk, fields, sent, raised):
+    body, told = encoded(name, talk, tools=(), **fields)
+    assert lifetimes(body) == sent
+    assert [each.partition(":")[2].split()[0] for each in told if "raised" in each] == [str(raised)] * bool(raised)
+
+
+def test_a_mark_behind_the_tools_is_raised_as_well():
+    with sabir.Client(CLAUDE, api_key="k", cache=True) as client:
+        shown = client.explain([cached("A handbook.", "1h"), "q"], system="s", tools=[look])
+    assert lifetimes(shown.body) == ["1h", "1h", "1h", "5m"]
+    (notice,) = [each for each in shown.notices if each.subject == "cache"]
+    assert (notice.kind, notice.message[:41]) == ("emulated", "2 marks of cache were raised to '1h': thi")
 
 
 def test_what_cannot_carry_a_mark_is_not_marked():
@@ -263,6 +349,18 @@ def test_lifetimes_are_sent_where_there_is_a_word_for_them():
         body, told = encoded(name, cache="1h")
         assert [*places(body)] == ["prompt_cache_key"]
         assert told[0].startswith("emulated: cache='1h' was sent without its time")
+
+
+def test_the_lifetime_of_a_part_is_that_of_the_key():
+    talk = (sabir.user(cached("a", "1h"), cached("b", "5m"), "q"),)
+    for asked in ({}, {"cache": True}, {"cache": "5m"}):
+        body, told = encoded("openai:gpt-5.1", talk, **asked)
+        assert places(body)["prompt_cache_retention"] == "24h"
+        assert told[0].startswith("emulated: cache='1h' was approximated")
+    for name in ("openai:gpt-4o", "openai-chat:gpt-4o", "mistral:mistral-large-latest"):
+        assert encoded(name, talk)[1][0].startswith("emulated: cache='1h' was sent without its time")
+    tool = msgspec.structs.replace(LOOK, cache="5m")
+    assert encoded("openai:gpt-4o", tools=(tool,))[1][0].startswith("emulated: cache='5m' was sent without its time")
 
 
 def test_requests_of_the_same_beginning_have_a_key_in_common():
@@ -315,11 +413,12 @@ def marks_of(request: Request) -> list[Any]:
     return [each.cache for each in (*request.tools, *parts, *shown)]
 
 
+HOUR = {"type": "ephemeral", "ttl": "1h"}
 MARKED = {
     "anthropic:claude-sonnet-4-6": {
         "model": "m",
         "max_tokens": 5,
-        "tools": [{"name": "look", "input_schema": {"type": "object"}, "cache_control": EPHEMERAL}],
+        "tools": [{"name": "look", "input_schema": {"type": "object"}, "cache_control": HOUR}],
         "system": [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
         "messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": EPHEMERAL}]}],
     },
@@ -327,7 +426,7 @@ MARKED = {
         "toolConfig": {
             "tools": [
                 {"toolSpec": {"name": "look", "inputSchema": {"json": {"type": "object"}}}},
-                {"cachePoint": POINT},
+                {"cachePoint": {"type": "default", "ttl": "1h"}},
             ]
         },
         "system": [{"text": "Be kind."}, {"cachePoint": {"type": "default", "ttl": "1h"}}],
@@ -354,8 +453,19 @@ def test_marks_move_from_one_format_to_another(source, target):
     read = msgspec.structs.replace(read, model=target.partition(":")[2], max_tokens=5)
     body = json.loads(dialect_of(target).encode_request(read)[0].body)
     # OpenRouter has no mark behind its tools.
-    wanted = ["", "1h"] if "openrouter" in source + target else ["", "", "1h"]
-    assert sorted(said.get("ttl", "") for said in places(body).values()) == wanted
+    wanted = ["1h", "5m"] if "openrouter" in source + target else ["1h", "1h", "5m"]
+    assert lifetimes(body) == wanted
+
+
+@pytest.mark.parametrize(("name", "early"), [(MARKING[0], EPHEMERAL), (MARKING[1], {"cachePoint": POINT})])
+def test_a_server_half_refuses_a_mark_of_an_hour_behind_a_shorter_one(name, early):
+    body = json.loads(json.dumps(MARKED[name]))
+    if "cachePoint" in early:
+        body["toolConfig"]["tools"][1] = early
+    else:
+        body["tools"][0]["cache_control"] = early
+    with pytest.raises(sabir.BadRequestError, match="must not come after ttl='5m'"):
+        dialect_of(name).decode_request(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -722,6 +832,43 @@ async def test_hits_that_never_begin_have_their_reason_named(surface):
     assert (response.cache.changed, response.cache.missed, response.cache.cost) == ("system", 0, None)
 
 
+@pytest.mark.parametrize(
+    ("total", "read", "missed"),
+    [
+        (167, 114, 53),  # a model in this process, which keeps every token
+        (2000, 1024, 896),  # blocks of 128: of 2000 tokens 1920 are kept
+        (2000, 1920, 0),
+        (2000, 1664, 0),  # a few blocks less prove nothing
+    ],
+)
+async def test_where_writes_are_not_told_a_change_is_held_against_the_whole_prompt_before(surface, total, read, missed):
+    answers = [counted(0, fresh=total), counted(read, fresh=total - read)]
+    with ScriptedServer(PROVIDERS["deepseek"].dialect, *answers) as server:
+        client = served(surface, server, "deepseek:deepseek-chat")
+        await client.ask("?", system="Be kind.", tools=[look, wait])
+        report = (await client.ask("?", system="Be kind.", tools=[wait, look])).cache
+    assert (report.changed, report.missed) == ("tools" if missed else None, missed)
+
+
+async def test_a_shorter_prompt_misses_no_more_than_it_has(surface):
+    answers = [counted(4992, fresh=8), counted(480, fresh=20), counted(4992, fresh=8), counted(100, fresh=400)]
+    with ScriptedServer(PROVIDERS["deepseek"].dialect, *answers) as server:
+        reports = []
+        for _ in range(2):
+            client = served(surface, server, "deepseek:deepseek-chat")
+            await client.ask("?", system="Be kind.", tools=[look])
+            reports.append((await client.ask("?", system="Be brief.", tools=[look])).cache)
+    assert [(report.changed, report.missed) for report in reports] == [(None, 0), ("system", 400)]
+
+
+async def test_a_change_that_costs_a_third_of_what_was_written_is_named(surface):
+    with ScriptedServer(Anthropic(), counted(0, 1000), counted(650, 350)) as server:
+        client = served(surface, server)
+        await client.ask("?", system="Be kind.", tools=[look])
+        report = (await client.ask("?", system="Be brief.", tools=[look])).cache
+    assert (report.changed, report.missed) == ("system", 350)
+
+
 async def test_a_provider_that_tells_nothing_is_blamed_for_nothing(surface):
     with ScriptedServer(PROVIDERS["openai"].dialect, *[counted()] * 2) as server:
         client = served(surface, server, "openai:gpt-4o")
@@ -842,8 +989,18 @@ async def test_threads_share_a_memory(surface):
         "Current time: 17:26",
         "current date and time is Saturday, 21",
         "Today's date: 2026-11-21",
-        "1795282015",
-        "1795282015123",
+        "Nov 21 18:28:14 2026",
+        time.ctime().partition(" ")[2],
+        "Today is 2026-11-21",
+        "now is 18:28",
+        "Nov 21, 2026 6:28 PM",
+        "21 November 2026 at 18:28",
+        "21/11/2026 18:28",
+        "18:28 on 21/11/2026",
+        "The time is 6:28 PM",
+        "It is Saturday, Nov 21",
+        str(int(time.time())),
+        str(int(time.time() * 1000)),
         "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
     ],
 )
@@ -862,6 +1019,11 @@ def test_what_changes_with_every_call_is_found_in_the_system_message(passing):
     [
         "Since 2019 we have 1234567890 stars.",
         "Call +49-1512345678.",
+        "Call 1512345678.",
+        "Open from 9:00 to 17:00.",
+        "Release date: 2024-01-01.",
+        "Check-in time is 15:00.",
+        "It may be 12:30, may it not?",
         "Open from 9 to 5.",
         "Version 2026-11-21.",
         "id a1b2",
@@ -873,6 +1035,20 @@ def test_other_numbers_are_left_alone(lasting):
     assert not any(notice.kind == "advice" for notice in told)
 
 
+def test_advice_is_on_what_is_kept():
+    def advised(*parts: Any, question: Any = "q") -> int:
+        with sabir.Client(CLAUDE, api_key="k") as client:
+            told = client.explain([Message("system", parts), sabir.user(question)]).notices
+        return sum(notice.kind == "advice" for notice in told)
+
+    now = Text(text="It is 2026-11-21T17:26:55.")
+    assert advised(cached("It is 2026-11-21T17:26:55.")) == 1
+    assert advised(now, cached("Be kind.")) == 1
+    assert advised(now, question=cached("q")) == 1
+    assert advised(cached("Be kind."), now) == 0
+    assert advised(now) == 0
+
+
 async def test_the_advice_stands_once_among_the_warnings(surface):
     with ScriptedServer(Anthropic(), calling(0, 10), counted(0, 10)) as server:
         client = served(surface, server)
@@ -882,6 +1058,14 @@ async def test_the_advice_stands_once_among_the_warnings(surface):
 
 
 # The model inside
+
+
+async def test_the_model_inside_tells_what_another_order_of_the_tools_costs(surface):
+    client = surface.client("pico", cache=True, temperature=0.0, max_tokens=8)
+    await client.ask("What is 2 + 3?", system="Be kind.", tools=[look, wait], tool_choice="none")
+    other = (await client.ask("What is 2 + 3?", system="Be kind.", tools=[wait, look], tool_choice="none")).cache
+    assert other.changed == "tools"
+    assert other.missed > 20
 
 
 async def test_the_model_inside_finds_a_prompt_again_and_says_what_was_changed(surface):

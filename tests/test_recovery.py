@@ -236,9 +236,39 @@ async def test_without_the_option_nothing_is_recovered_and_nothing_else_is_asked
 @pytest.mark.parametrize(("way", "provider"), [("continue", "openai-chat"), ("resume", "mistral"), ("resume", "vllm")])
 async def test_no_other_way_is_taken_than_those_that_are_named(surface, way, provider):
     with Breaking(provider, texts(TEXT), 8) as server:
-        with pytest.raises(StreamInterrupted):
+        with pytest.raises(StreamInterrupted) as caught:
             await Asking(surface, server, provider, recover=way).read()
         assert len(server.calls) == 1
+        assert any("recover=True takes" in notice.message for notice in caught.value.warnings)
+
+
+READ_ON, GONE_ON = "read on where its stream broke off", "gone on with from its text"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "lacks"),
+    [
+        ("vllm:x", {"recover": "resume"}, READ_ON),
+        ("pico", {"recover": "resume"}, READ_ON),
+        ("openai-chat:gpt-4.1", {"recover": ["continue"]}, GONE_ON),
+        ("openai-chat:gpt-4.1", {"recover": ["resume", "continue"]}, f"{READ_ON} or {GONE_ON}"),
+        # The model takes beginnings of answers, and not of this one; or only its older ones do.
+        ("anthropic:claude-sonnet-4-5", {"recover": "continue", "thinking": True, "max_tokens": 4000}, GONE_ON),
+        ("anthropic:claude-sonnet-4-5", {"recover": "continue"}, None),
+        ("anthropic:claude-opus-4-6", {"recover": "continue"}, GONE_ON),
+        ("openai-responses:gpt-5", {"recover": "resume"}, None),
+        ("openai-chat:gpt-4.1", {"recover": ["continue", "restart"]}, None),
+        ("openai-chat:gpt-4.1", {"recover": True}, None),
+        ("openai-chat:gpt-4.1", {"recover": False}, None),
+    ],
+)
+def test_ways_that_are_none_of_the_models_are_said(model, options, lacks):
+    with Client(model, **({} if model == "pico" else {"api_key": "k", "base_url": "http://localhost:1"})) as client:
+        for is_stream in (True, False):
+            notices = client.explain("?", stream=is_stream, **options).notices
+            said = [each.message for each in notices if (each.kind, each.subject) == ("unsupported", "recover")]
+            assert len(said) == (lacks is not None)
+            assert lacks is None or f"cannot be {lacks}; recover=True takes" in said[0]
 
 
 @pytest.mark.parametrize("provider", MODELS)

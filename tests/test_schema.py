@@ -670,9 +670,38 @@ def test_with_jsonschema_a_ready_schema_is_held():
     assert "'x' is not of type 'integer' - at `$.a`" in reason
     assert "'b' is a required property" in reason
     assert schema.parse('{"a": 1, "b": 2}') == {"a": 1, "b": 2}
-    assert "cannot be applied" in refusal(schema_of({"$ref": "https://example.invalid/x"}), "{}")
     with pytest.raises(ConfigurationError, match="not a JSON Schema"):
         schema_of({"type": "thing"})
+
+
+@pytest.mark.parametrize("reference", ["https://example.invalid/x", "#/$defs/Missing", "other.json#/a"])
+def test_a_reference_that_leads_out_of_the_schema_is_refused(reference):
+    with pytest.raises(ConfigurationError, match="which is not in it; nothing is fetched"):
+        schema_of({"type": "object", "properties": {"a": {"$ref": reference}}})
+
+
+def test_a_ready_schema_of_something_else_than_an_object_is_refused():
+    for kind in ("array", "string", ["array", "null"]):
+        with pytest.raises(ConfigurationError, match="must be a JSON object"):
+            schema_of({"type": kind})
+
+
+def test_a_value_is_no_type():
+    for value in (Point(1, 2), [Point], "Point", Point(1, 2).__dict__.keys):
+        with pytest.raises(ConfigurationError, match="no JSON Schema"):
+            schema_of(value)
+
+
+def test_times_have_a_format():
+    @dataclasses.dataclass
+    class Times:
+        at: datetime.datetime
+        hour: datetime.time
+        either: datetime.time | None = None
+
+    properties = schema_of(Times).json["properties"]
+    assert [properties[name].get("format") for name in ("at", "hour")] == ["date-time", "time"]
+    assert {"type": "string", "format": "time"} in properties["either"]["anyOf"]
 
 
 # Parameters of functions

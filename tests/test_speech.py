@@ -235,6 +235,35 @@ async def test_what_has_no_word_is_told(surface, studio):
     assert [notice.subject for notice in made.warnings] == ["instructions"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "came", "reason"),
+    [
+        ("wav", MP3, "format='wav' was asked for, and audio/mpeg came"),
+        ("mp3", WAV, "format='mp3' was asked for, and audio/wav came"),
+        ("WAV", SAMPLES, "format='WAV' was asked for, and what is not known to be of it came"),
+        ("wav", WAV, None),
+        ("mp3", MP3, None),
+        ("pcm", SAMPLES, None),
+        ("ulaw", SAMPLES, None),
+        (None, WAV, None),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+async def test_another_format_than_was_asked_for_is_told(surface, asked, came, reason, is_stream):
+    with Server(whole(came, "Content-Type: audio/mpeg")) as server:
+        client = surface.client("openai:x", base_url=server.url, api_key=KEY)
+        if is_stream:
+            async with client.stream_speech("Hello", format=asked) as stream:
+                async for _ in stream:
+                    pass
+            made = stream.response
+        else:
+            made = await client.speak("Hello", format=asked)
+    told = [(notice.kind, notice.subject) for notice in made.warnings]
+    assert told == ([] if reason is None else [("provider", "format")])
+    assert reason is None or reason in str(made.warnings[0])
+
+
 @pytest.mark.parametrize("name", [name for name, row in PROVIDERS.items() if row.speech is not None])
 def test_every_option_has_a_verdict(name):
     assert set(PROVIDERS[name].speech.verdicts()) == set(SpeechRequest.__struct_fields__) - {

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from fakes import ChatServer
 from scripted_server import ScriptedServer
+from test_partial_json import is_beginning
 
 import sabir
 from sabir import Message, ToolCall
 from sabir.chunks import Phase
 from sabir.errors import StructuredOutputError, UnsupportedError
+from sabir.lifting import lifted
+from sabir.partial_json import PartialJson
 from sabir.providers import PROVIDERS
+from sabir.schema import schema_of
 from sabir.testing import Scripted
 
 
@@ -130,6 +135,27 @@ async def test_a_forced_tools_arguments_are_the_answer(surface, row, is_stream):
     assert [notice.kind for notice in response.warnings if notice.subject == "schema"] == ["emulated"]
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("row", ["openai-chat", "anthropic", "gemini"])
+async def test_what_is_said_beside_the_forced_call_is_no_part_of_the_answer(surface, row, is_stream):
+    call = ToolCall(name="answer", input=json.dumps(PLAIN), id="call_1a2b3")
+    again = ToolCall(name="answer", input="{}", id="call_1a2b4")
+    said = Message("assistant", (sabir.Text(text="Setting {name} now."), call, again))
+    with ScriptedServer(PROVIDERS[row].dialect, said) as server:
+        client = connect(surface, row, server)
+        response = await answer(client, is_stream, "What of Oslo?", schema=City, schema_mode="tool")
+    assert (response.parsed, json.loads(response.text)) == (OSLO, PLAIN)
+    told = [str(notice) for notice in response.warnings if notice.subject == "schema"]
+    assert any("Setting {name} now." in each for each in told)
+    assert any("twice" in each for each in told)
+
+
+async def test_prose_without_the_forced_call_is_the_answer(surface):
+    with ScriptedServer(PROVIDERS["anthropic"].dialect, f"So: {json.dumps(PLAIN)}") as server:
+        response = await connect(surface, "anthropic", server).ask("?", schema=City, schema_mode="tool")
+    assert response.parsed == OSLO
+
+
 @pytest.mark.parametrize("row", [row for row in NATIVE if row != "ollama"])
 async def test_tools_run_first_and_the_forced_one_ends_it(surface, row):
     first = Message("assistant", (ToolCall(name="look", input='{"city": "Oslo"}', id="call_1a2b3"),))
@@ -156,6 +182,7 @@ async def test_tools_run_first_and_the_forced_one_ends_it(surface, row):
         json.dumps(PLAIN),
         f"```json\n{json.dumps(PLAIN, indent=1)}\n```",
         f"Here it is: {json.dumps(PLAIN)} - anything else?",
+        f"In {{braces}}: {json.dumps(PLAIN)}, or {{}}",
     ],
 )
 async def test_a_prompt_asks_for_json_and_takes_it_out_of_what_is_around_it(surface, said, is_stream):
@@ -224,6 +251,7 @@ async def test_where_no_attempt_fits_the_error_is_the_last_one_and_history_stays
     assert chat.messages == ()
     assert [notice.kind for notice in caught.value.warnings] == ["retried"]
     assert caught.value.partial.text == '{"name": 5, "people": 1}'
+    assert [each.text for each in caught.value.answers] == ["{}", '{"name": 5, "people": 1}']
     assert (await chat("What of Oslo?", schema=City)).parsed == OSLO
 
 
@@ -269,6 +297,51 @@ async def test_what_a_format_spells_otherwise_is_shown_as_it_was_meant(surface):
             last = stream.partial()
     assert last == PLAIN
     assert stream.response.parsed == OSLO
+
+
+@dataclass
+class Pair:
+    key: str
+    value: int
+
+
+@dataclass
+class Either:
+    x: dict[str, int] | list[Pair]
+
+
+async def test_what_fits_as_it_is_stays_as_it_is(surface):
+    pairs = [{"key": "a", "value": 1}, {"key": "a", "value": 2}]
+    for row in ("gemini", "openai-chat"):
+        with ScriptedServer(PROVIDERS[row].dialect, json.dumps({"x": pairs})) as server:
+            response = await connect(surface, row, server).ask("?", schema=Either)
+        assert response.parsed == Either([Pair("a", 1), Pair("a", 2)])
+
+
+async def test_two_entries_of_one_key_are_no_dictionary(surface):
+    twice = SPELLED | {"tags": [{"key": "a", "value": 1}, {"key": "a", "value": 2}]}
+    with ScriptedServer(PROVIDERS["openai-chat"].dialect, json.dumps(twice)) as server:
+        client = connect(surface, "openai-chat", server)
+        with pytest.raises(StructuredOutputError, match="tags"):
+            await client.ask("?", schema=City)
+
+
+def test_entries_that_are_still_written_are_a_dictionary_already():
+    schema = schema_of(City).json
+    text, partial, seen = json.dumps(SPELLED), PartialJson(), []
+    for at in range(0, len(text), 4):
+        partial.feed(text[at : at + 4])
+        if partial.value is not None:
+            seen.append(lifted(partial.value, schema, is_partial=True))
+    assert all(isinstance(each.get("tags", {}), dict) for each in seen)
+    assert seen[-1] == PLAIN
+    for earlier, later in pairwise(seen):
+        assert is_beginning(earlier, later)
+
+
+def test_a_mode_without_a_schema_is_told():
+    with pytest.raises(sabir.errors.ConfigurationError, match="there is no schema="):
+        sabir.Client("pico").explain("?", schema_mode="prompt")
 
 
 async def answer(client, is_stream, prompt, **call):

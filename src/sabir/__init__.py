@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         system,
         user,
     )
-    from .options import Call, CompletionOptions, EmbeddingOptions, RerankOptions, Settings
+    from .options import BatchOptions, Call, CompletionOptions, EmbeddingOptions, RerankOptions, Settings
     from .pictures import ImageOptions, ImageResponse
     from .providers import Provider, register_provider
     from .requests import (
@@ -104,6 +104,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Batch",
+    "BatchOptions",
     "BatchResult",
     "BatchResults",
     "Batches",
@@ -278,6 +279,7 @@ _HOMES = {
     "load_messages": "messages",
     "system": "messages",
     "user": "messages",
+    "BatchOptions": "options",
     "Call": "options",
     "CompletionOptions": "options",
     "EmbeddingOptions": "options",

@@ -18,6 +18,7 @@ from .dialects.batches import BatchJob, BatchOutcome, cancelled_error, expired_e
 from .errors import BadRequestError, ConfigurationError, SabirError, StreamInterrupted, StreamProtocolError
 from .requests import HttpRequest, Parsed, Response
 from .runtime import run
+from .schema import schema_of
 from .usage import NOTHING, Usage
 
 T = TypeVar("T")
@@ -42,6 +43,9 @@ class ResultsBody(Live, Generic[T]):
     """One reading of a batch's results: read `batches()` once; `end()` may be called at any time, from any thread."""
 
     def __init__(self, client: Opener, batcher: Batcher, id_: str, schema: Any) -> None:
+        if schema is not None:
+            # One that is none is the caller's mistake, and not an error of every answer.
+            schema_of(schema)
         super().__init__(client)
         self._batcher = batcher
         self._dialect = batcher.dialect
@@ -164,8 +168,10 @@ class ResultsBody(Live, Generic[T]):
             return BatchResult(index=index, id=outcome.id, error=error)
         answer = Answer(self._format, outcome, mode_of(outcome.id) if self._schema is not None else None)
         model = job.model or answer.model
+        # What is wrong with how it is read is wrong with all, and is not what came of a prompt.
+        turn = self._client.batch_turn(self._batcher, model, answer, self._schema)
         try:
-            response = await self._client.batch_turn(self._batcher, model, answer, self._schema).finish()
+            response = await turn.finish()
         except SabirError as error:
             error = self._batcher.endpoint.told(error, model, self.exchange)
             error.request_id = outcome.request_id

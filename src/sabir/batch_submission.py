@@ -6,8 +6,8 @@ Knows no wire format. What cannot be known is not tried: an order whose fate is 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, contextmanager, nullcontext
 from functools import partial
 from hashlib import sha256
 from typing import Any, cast, final
@@ -18,17 +18,17 @@ from .batch_journal import Entry, Journal
 from .batcher import OVER, Batch, Lines, Live, Opener, Planned, item_id, status_of
 from .dialects.batches import BatchFiles, BatchItem, BatchJob, BatchOrder
 from .errors import (
+    ClosedError,
     ConfigurationError,
     ConnectError,
+    DeadlineExceeded,
     OverloadedError,
     ProviderError,
     RateLimitError,
     SabirError,
     UnsupportedError,
 )
-from .messages import Message
-from .options import Call
-from .prompts import Prompt, as_messages
+from .prompts import Prompt, as_messages, check_asks
 from .requests import HttpRequest
 from .retry import retried
 
@@ -56,7 +56,7 @@ class Submission(Live):
         schema: Any,
         key: object,
         journal: str | os.PathLike[str] | None,
-        call: Call,
+        call: Mapping[str, Any],
     ) -> None:
         self._prompts, self._key = _prompts(prompts), _key(key)
         for option, remedy in _REFUSED.items():
@@ -106,7 +106,8 @@ class Submission(Live):
         for number in range(len(self._prompts)):
             plan = self._planned(number) if number else self._first
             self.exchange.notices += [notice for notice in plan.notices if notice not in self.exchange.notices]
-            http = await self._written(plan)
+            with _of_prompt(number):
+                http = await self._written(plan)
             if number == 0:
                 self.exchange.report(self._batcher.endpoint.notices_of(http))
             if (served := self._dialect.endpoint_of(http.url.partition("?")[0])) is None:
@@ -129,8 +130,12 @@ class Submission(Live):
         )
 
     def _planned(self, number: int) -> Planned:
-        messages = _messages(number, self._prompts[number], self._system)
-        return self._client.batch_plan(messages, self._options, self._schema)
+        with _of_prompt(number):
+            messages = as_messages(self._prompts[number], (), self._system)
+            check_asks(messages)
+        # What is wrong with the options, which are those of all prompts, is found with the first.
+        with _of_prompt(number) if number else nullcontext():
+            return self._client.batch_plan(messages, self._options, self._schema)
 
     async def _written(self, plan: Planned) -> HttpRequest:
         async with aclosing(plan.model.deltas(plan.request, self.exchange)) as nothing:
@@ -326,17 +331,25 @@ def _unknown(key: str | None) -> str:
 def _prompts(prompts: object) -> Sequence[Prompt]:
     kind = type(prompts).__name__
     if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
-        raise ConfigurationError(f"submit takes a list of prompts, not {kind}; for one there is ask")
+        is_several = isinstance(prompts, Iterable) and not isinstance(prompts, (str, bytes, Mapping))
+        remedy = "write list(…) around it" if is_several else "for one there is ask"
+        raise ConfigurationError(f"submit takes a list of prompts, not {kind}; {remedy}")
     if not prompts:
         raise ConfigurationError("submit takes a list of prompts, and this one is empty")
     return cast("Sequence[Prompt]", prompts)
 
 
-def _messages(number: int, prompt: Prompt, instructions: str | None) -> tuple[Message, ...]:
+@contextmanager
+def _of_prompt(number: int) -> Generator[None]:
+    """What goes wrong here is said to be wrong with this prompt."""
     try:
-        return as_messages(prompt, (), instructions)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"prompt {number}: {error}") from None
+        yield
+    except (ClosedError, DeadlineExceeded):
+        raise
+    except SabirError as error:
+        error.message = f"prompt {number}: {error.message}"
+        error.args = (error.message,)
+        raise
 
 
 def _key(key: object) -> str | None:

@@ -80,7 +80,7 @@ class Batcher:
         self.provider = provider
         self.dialect = dialect
         self.fitted = fitted
-        self.endpoint = endpoint
+        self.endpoint = endpoint = endpoint.seeking("the batch's id")
         self.max_attempts = max_attempts
         self._formats = formats
         self._asker = Asker(dialect, endpoint, runtime, max_attempts)

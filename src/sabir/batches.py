@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, final, overload
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack, final, overload
 
 from .batch_results import AsyncBatchResults, BatchResults, ResultsBody
 from .batch_submission import Submission
 from .batcher import Batch, Batcher, Live, Opener, status_of
 from .errors import ConfigurationError
-from .options import Call
+from .options import BatchOptions
 from .prompts import Prompt
 from .runtime import awaitable, blocking
 
@@ -24,6 +24,10 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _ID = re.compile(r"([^\s:@;]+):(\S+)")
+
+
+class _Nothing(TypedDict):
+    """The options of a method that takes none."""
 
 
 class BatchesBody:
@@ -39,7 +43,7 @@ class BatchesBody:
         schema: Any = None,
         key: str | None = None,
         journal: str | os.PathLike[str] | None = None,
-        **call: Unpack[Call],
+        **call: Unpack[BatchOptions],
     ) -> Batch:
         """Send prompts to be answered later, each as `ask` takes it, and return the batch that is made of them.
 
@@ -57,12 +61,13 @@ class BatchesBody:
         """
         return await Submission(self._client, prompts, schema, key, journal, call).done()
 
-    async def status(self, batch: str | Batch) -> Batch:
+    async def status(self, batch: str | Batch, **options: Unpack[_Nothing]) -> Batch:
         """How far a batch is; it is named by its id.
 
         Raises:
             SabirError: one of the family in `sabir.errors`: a `NotFoundError` where there is no such batch.
         """
+        _check_none("status", options)
         batcher, id_ = self._found(batch)
         live = Live(self._client)
         live.start()
@@ -71,12 +76,13 @@ class BatchesBody:
         finally:
             live.end()
 
-    async def cancel(self, batch: str | Batch) -> Batch:
+    async def cancel(self, batch: str | Batch, **options: Unpack[_Nothing]) -> Batch:
         """Have a batch ended where it is. What has been answered can be read, and is billed, once it is over.
 
         Raises:
             SabirError: one of the family in `sabir.errors`: a `BadRequestError` of most where it is over already.
         """
+        _check_none("cancel", options)
         batcher, id_ = self._found(batch)
         live = Live(self._client)
         live.start()
@@ -87,23 +93,28 @@ class BatchesBody:
             live.end()
 
     @overload
-    def open_results(self, batch: str | Batch, *, schema: type[T]) -> ResultsBody[T]: ...
+    def open_results(self, batch: str | Batch, *, schema: type[T], **options: Unpack[_Nothing]) -> ResultsBody[T]: ...
     @overload
-    def open_results(self, batch: str | Batch, *, schema: dict[str, Any]) -> ResultsBody[Any]: ...
+    def open_results(
+        self, batch: str | Batch, *, schema: dict[str, Any], **options: Unpack[_Nothing]
+    ) -> ResultsBody[Any]: ...
     @overload
-    def open_results(self, batch: str | Batch, *, schema: None = None) -> ResultsBody[None]: ...
-    def open_results(self, batch: str | Batch, *, schema: Any = None) -> ResultsBody[Any]:
+    def open_results(
+        self, batch: str | Batch, *, schema: None = None, **options: Unpack[_Nothing]
+    ) -> ResultsBody[None]: ...
+    def open_results(self, batch: str | Batch, *, schema: Any = None, **options: Unpack[_Nothing]) -> ResultsBody[Any]:
         """Read what came of a batch that is over, as `BatchResult`s in the order of the prompts.
 
         `schema` is what it was submitted with, since no provider keeps it; `response.parsed` is then a value of it, and
         an answer that does not fit is that prompt's `error`. Results come as they are read, and can be read again.
 
         Raises:
-            ConfigurationError: the batch is not over.
+            ConfigurationError: the batch is not over, or `schema` is none.
             BadRequestError: it failed as a whole; says why.
             StreamInterrupted: some results did not come, though those that did have been given.
             SabirError: another of the family in `sabir.errors`.
         """
+        _check_none("results", options)
         return ResultsBody(self._client, *self._found(batch), schema)
 
     def _found(self, batch: object) -> tuple[Batcher, str]:
@@ -111,6 +122,11 @@ class BatchesBody:
         if not isinstance(id_, str) or (parts := _ID.fullmatch(id_)) is None:
             raise ConfigurationError(f"a batch is named by its id, like 'openai:batch_abc', not {id_!r}")
         return self._client.batcher(parts[1]), parts[2]
+
+
+def _check_none(method: str, options: Mapping[str, object]) -> None:
+    for name in options:
+        raise ConfigurationError(f"{method} takes no {name}=: what is asked and how is said to submit")
 
 
 def _blocking_results(

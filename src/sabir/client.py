@@ -59,9 +59,7 @@ from .options import (
 from .pictures import ImageCall, ImageOptions, ImageResponse, image_request
 from .prompt_cache import PromptMemory, Watch
 from .prompts import Prompt, as_messages, attached, check_asks
-from .providers import (
-    PROVIDERS,
-)
+from .providers import PROVIDERS, find_provider
 from .pulling import OnProgress, Pull
 from .recovery import Recovery
 from .requests import Explanation, Notice, Options, OutputSchema, Request, Response, SchemaMode, Secret
@@ -364,6 +362,9 @@ class ClientBody:
 
     def batcher(self, provider: str) -> Batcher:
         """Where the batches of a provider are: one of this client's, at its address, or any other."""
+        # One that has none is not worth a key.
+        if (row := find_provider(provider)) is not None and row.batches is None:
+            raise _no_batches(provider)
         return self._batching(self._targets.for_batches(provider, ""))
 
     def batch_plan(self, messages: tuple[Message, ...], options: Mapping[str, Any], schema: Any) -> Planned:
@@ -440,12 +441,7 @@ class ClientBody:
 
     def _batching(self, target: Target) -> Batcher:
         if target.batcher is None:
-            known = ", ".join(sorted(name for name, row in PROVIDERS.items() if row.batches is not None))
-            raise UnsupportedError(
-                f"{target.name} answers no batches; ask it prompt by prompt, or name a model of a provider that does, "
-                f"as in model='openai:gpt-4o-mini'. There are: {known}",
-                model=target.name,
-            )
+            raise _no_batches(target.name)
         return target.batcher
 
     def _cost(self, plan: _Plan, request: Request, usage: Usage, message: Message | None = None) -> Cost | None:
@@ -810,14 +806,18 @@ class ClientBody:
         check_capabilities(request, target, facts)
         # Who answers is the target's model, but for a batch, whose requests are kept and not sent.
         model, mode = answers or target.model, None
+        if wanted is not None and shape is None:
+            raise ConfigurationError("schema_mode= says how an answer is made to fit a schema, and there is no schema=")
         if request.schema is not None:
             held, calls = facts.structured, facts.tools
             way = way_of(request, target.schema_modes, wanted, is_held=held, calls_tools=calls)
             model = model if way.wrap is None else way.wrap(model)
             request = msgspec.structs.replace(request, schema=msgspec.structs.replace(request.schema, mode=way.mode))
             mode = "grammar" if way.mode == "native" and not target.is_remote else way.mode
-        notices = (*beyond_limits(request, target, facts), *self._advice(request))
+        notices = (*beyond_limits(request, target, facts), *self._prompts.advice(request))
         kept: Request | None = None
+        if answers is None:
+            notices = (*notices, *_unmet(ways, target, request))
         if is_blind and "restart" in ways:
             ways -= {"restart"}
             notices = (*notices, _NOT_ANNOUNCED)
@@ -839,9 +839,6 @@ class ClientBody:
             resumes=kept is not None,
             notices=notices,
         )
-
-    def _advice(self, request: Request) -> Iterable[Notice]:
-        return self._prompts.advice(request) if request.cache else ()
 
     def close(self) -> None:
         """End live streams, close connections and let models go. Idempotent, legal from any thread."""
@@ -997,6 +994,27 @@ class AsyncClient(_Handle):
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+def _no_batches(name: str) -> UnsupportedError:
+    known = ", ".join(sorted(other for other, row in PROVIDERS.items() if row.batches is not None))
+    return UnsupportedError(
+        f"{name} answers no batches; ask it prompt by prompt, or name a model of a provider that does, as in "
+        f"model='openai:gpt-4o-mini'. There are: {known}",
+        model=name,
+    )
+
+
+def _unmet(ways: Collection[str], target: Target, request: Request) -> Iterable[Notice]:
+    """What is said of an answer that can be recovered in none of the ways that the caller has named."""
+    lacks: list[str] = []
+    if "resume" in ways and target.in_background is None:
+        lacks.append("read on where its stream broke off")
+    if "continue" in ways and (target.prefill is None or target.prefill.begun(request, "…", target.dialect) is None):
+        lacks.append("gone on with from its text")
+    if lacks and len(lacks) == len(ways):
+        what = f"an answer that breaks off is not recovered: one like this of {target.name} cannot be"
+        yield Notice("unsupported", "recover", f"{what} {' or '.join(lacks)}; recover=True takes whatever way there is")
 
 
 def _sees_restarts(include: Collection[str]) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
+from .errors import ConfigurationError
 from .usage import Usage
 
 MILLION = 1_000_000
@@ -125,7 +126,7 @@ def _cost(buckets: dict[str, Decimal], prices: Prices) -> Cost:
 
 def _check_price(name: str, rate: object) -> None:
     if rate is not None and not (isinstance(rate, Decimal) and _is_price(rate)):
-        raise ValueError(f"the price of {name} is a Decimal of at least 0 with up to 12 places, not {rate!r}")
+        raise ConfigurationError(f"the price of {name} is a Decimal of at least 0 with up to 12 places, not {rate!r}")
 
 
 def _is_price(rate: Decimal) -> bool:

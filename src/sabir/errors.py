@@ -174,7 +174,12 @@ class ToolError(SabirError, RuntimeError):
 
 
 class StructuredOutputError(SabirError, ValueError):
-    """The answer does not fit the schema; `partial` holds the message as it came."""
+    """The answer does not fit the schema; `partial` holds the message as it came.
+
+    `answers` are all that did not fit, where it was asked for again (`validation_retries`).
+    """
+
+    answers: tuple[Message, ...] = ()
 
 
 class BudgetExceeded(SabirError, RuntimeError):

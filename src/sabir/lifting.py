@@ -21,19 +21,21 @@ from .json_schemas import (
 from .strict_json import is_array, is_object, list_of, mapping_of
 
 
-def lifted(value: Any, schema: Mapping[str, Any]) -> Any:
+def lifted(value: Any, schema: Mapping[str, Any], *, is_partial: bool = False) -> Any:
     """A value of a lowered schema as one of the original: null for absent, entries for a dictionary are undone.
 
-    Where nothing is to be undone, the value comes back as it is.
+    Where nothing is to be undone, the value comes back as it is; so do entries of which two have one key. One that is
+    still being written (`is_partial`) may end in an entry that has no value yet, and which is left out.
     """
-    return _Lifting(schema).lifted(value, schema, 0)
+    return _Lifting(schema, is_partial).lifted(value, schema, 0)
 
 
 class _Lifting:
     """Values of one schema on their way back."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], is_partial: bool) -> None:
         self._root = root
+        self._is_partial = is_partial
 
     def lifted(self, value: Any, schema: Any, depth: int) -> Any:
         if depth > DEEPEST_SCHEMA or not (is_object(value) or is_array(value)):
@@ -41,9 +43,10 @@ class _Lifting:
         shapes = list(self._shapes(schema, value, 0))
         if is_array(value):
             values = next((kinds_of_values(each) for each in shapes if is_dictionary_schema(each)), None)
-            if values and _are_entries(value) and not any("array" in types_of(each) for each in shapes):
+            entries = self._entries(value) if values and not any("array" in types_of(each) for each in shapes) else None
+            if values and entries is not None:
                 kind = values[0] if len(values) == 1 else {"anyOf": values}
-                return {each["key"]: self.lifted(each["value"], kind, depth + 1) for each in value}
+                return {key: self.lifted(each, kind, depth + 1) for key, each in entries}
             items = next((each["items"] for each in shapes if is_object(each.get("items"))), None)
             first = [kind for each in shapes for kind in list_of(each.get("prefixItems"))]
             kinds = [*first, *(items for _ in value[len(first) :])]
@@ -61,6 +64,16 @@ class _Lifting:
                 continue
             result[name] = self.lifted(each, properties.get(name, others), depth + 1)
         return result
+
+    def _entries(self, value: list[Any]) -> list[tuple[str, Any]] | None:
+        """The keys and values of a dictionary that was written as a list; None if it was not."""
+        if self._is_partial and value and is_object(value[-1]) and value[-1].keys() < {"key", "value"}:
+            value = value[:-1]
+        if not all(is_object(each) and each.keys() == {"key", "value"} for each in value):
+            return None
+        entries = [(each["key"], each["value"]) for each in value]
+        keys = [key for key, _ in entries]
+        return entries if all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys) else None
 
     def _shapes(self, schema: Any, value: Any, depth: int) -> Iterator[dict[str, Any]]:
         """The schemas that describe this value: this one, what it refers to, and the branch of a union that fits."""
@@ -99,7 +112,3 @@ class _Lifting:
         for union in ("anyOf", "oneOf", "allOf"):
             for branch in list_of(schema.get(union)):
                 yield from self._all_shapes(branch, depth + 1)
-
-
-def _are_entries(value: list[Any]) -> bool:
-    return all(is_object(each) and each.keys() == {"key", "value"} and isinstance(each["key"], str) for each in value)

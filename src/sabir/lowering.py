@@ -126,7 +126,7 @@ def told(losses: Iterable[Loss], name: str) -> str:
     for loss in losses:
         by_kind.setdefault(loss.kind, []).append(loss)
     sentences = (f"{LOSSES[kind]} ({_places(several)})" for kind, several in by_kind.items())
-    return f"the schema of {name} was lowered: {'; '.join(sentences)}"
+    return f"the schema {name!r} was lowered: {'; '.join(sentences)}"
 
 
 @lru_cache(maxsize=1024)
@@ -183,6 +183,7 @@ MAX_RECURSION = 10
 _SAFE_INTEGER = 2**53 - 1
 # RFC 3339 with nanoseconds; more decimals would be allowed without an end.
 _LONGEST_TIME = 35
+_DECIMAL = r"^-?[0-9]{1,20}(?:\.[0-9]{1,20})?$"
 _MOST_TOLD = 300
 
 
@@ -408,8 +409,10 @@ class _Lowering:
                     unenforced[keyword] = value
         for keyword in unenforced:
             self._lose("unenforced", path, keyword)
-        if subset.is_finite and result.get("format") in ("date-time", "time"):
+        if subset.is_finite and result.get("format") in ("date-time", "time", "duration"):
             result.setdefault("maxLength", _LONGEST_TIME)
+        if subset.is_finite and schema.get("format") == "decimal":
+            result.setdefault("pattern", _DECIMAL)
         if subset.is_finite and "integer" in types and not result.keys() & {"enum", "const"}:
             if "minimum" not in result and "exclusiveMinimum" not in result:
                 result["minimum"] = -_SAFE_INTEGER

@@ -21,6 +21,7 @@ from .dialects import mapping_of
 from .dialects.media_formats import Answer, Asked, MediaDecoder, MediaDialect
 from .errors import ClosedError, ConfigurationError, SabirError, StreamInterrupted, StreamProtocolError
 from .hooks import CallEnded, CallStarted, FirstToken, Hook, tell
+from .media import media_type_of
 from .messages import Audio, Image, Message, Part, ProviderState
 from .model import MAX_ANSWER, Endpoint, Exchange, drained, encoded
 from .options import check_types
@@ -358,6 +359,22 @@ def saved(path: str | Path, data: bytes | None, what: str) -> Path:
     except OSError as error:
         raise ConfigurationError(f"{str(place)[:200]!r} cannot be written: {error.strerror or error}") from None
     return place
+
+
+def note_format(exchange: Exchange, asked: str | None, known: Mapping[str, str], data: bytes) -> None:
+    """Tell the caller where what came is not of the format that was asked for.
+
+    `known` are the media types of formats that are known by their first bytes; of others nothing is said.
+    """
+    wanted, found = known.get((asked or "").lower()), media_type_of(data)
+    # A format that is emulated may fail to come, too.
+    is_told = any(notice.subject == "format" and notice.kind != "emulated" for notice in exchange.notices)
+    if wanted is None or found == wanted or is_told:
+        return
+    # What is found to be bytes or a text is none of the types known here, and has no name to be told.
+    came = found if found.partition("/")[0] == wanted.partition("/")[0] else "what is not known to be of it"
+    text = f"format={asked!r} was asked for, and {came} came; save it as that, or convert it"
+    exchange.notices.append(Notice("provider", "format", text))
 
 
 async def _read(reply: Reply, decoder: MediaDecoder[PieceT, Any]) -> AsyncGenerator[list[PieceT], None]:

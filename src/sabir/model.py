@@ -120,8 +120,11 @@ class Endpoint:
         runtime: Runtime,
         headers: tuple[tuple[str, str], ...],
         notices: tuple[Notice, ...] = (),
+        sought: str = "the model's id",
     ) -> None:
+        """`sought` is what else may be wrong, beside the address, where a server finds nothing."""
         self._provider = provider
+        self._sought = sought
         self._url = url.rstrip("/")
         self._auth = auth
         self._runtime = runtime
@@ -137,7 +140,11 @@ class Endpoint:
         """The same server, spoken to in the same way, with `root` before the path of its address."""
         parts = urlsplit(self._url)
         url = urlunsplit(parts._replace(path=root + parts.path))
-        return Endpoint(self._provider, url, self._auth, self._runtime, self._headers, self._notices)
+        return Endpoint(self._provider, url, self._auth, self._runtime, self._headers, self._notices, self._sought)
+
+    def seeking(self, sought: str) -> Endpoint:
+        """The same, asked for something else than models."""
+        return Endpoint(self._provider, self._url, self._auth, self._runtime, self._headers, self._notices, sought)
 
     def notices_of(self, http: HttpRequest) -> tuple[Notice, ...]:
         """What a caller has set that does not go along with a request."""
@@ -221,7 +228,7 @@ class Endpoint:
             )
         error = decode_error(reply.status, reply.headers, await read_all(reply, MAX_ERROR_BODY))
         if isinstance(error, NotFoundError):
-            add_words(error, f"asked was {url}: check base_url and the model's id")
+            add_words(error, f"asked was {url}: check base_url and {self._sought}")
         if isinstance(error, (AuthenticationError, PermissionDeniedError)):
             source = "nothing was sent to prove who asks: pass api_key="
             add_words(error, source if self._auth is None else f"what proves who asks is {self._auth.source}")

@@ -117,7 +117,17 @@ class Settings(Options, total=False):
     model_wrappers: Iterable[ModelWrapping]
 
 
-class Call(Options, total=False):
+class BatchOptions(Options, total=False):
+    """What a batch may set for all its prompts: that part of `Call` that is not for one prompt, or one conversation."""
+
+    system: str | None
+    model: str | None
+    extra_body: Mapping[str, Any] | None
+    tools: Iterable[AnyTool] | None
+    schema_mode: SchemaMode | None
+
+
+class Call(BatchOptions, total=False):
     """What one call may set.
 
     `system` is the system message's text, `model` a model string or another id of the same provider. `images`, `audio`
@@ -138,15 +148,10 @@ class Call(Options, total=False):
     "restart" asks again from the beginning, and says so by a chunk that `is_restart`.
     """
 
-    system: str | None
-    model: str | None
-    extra_body: Mapping[str, Any] | None
     images: Iterable[ImageSource] | None
     audio: Iterable[AudioSource] | None
     files: Iterable[FileSource] | None
-    tools: Iterable[AnyTool] | None
     max_tool_rounds: int | None
-    schema_mode: SchemaMode | None
     validation_retries: int | None
     recover: Recover | None
 
@@ -218,7 +223,10 @@ def checked_options(options: Mapping[str, Any], known: type[Any]) -> dict[str, A
         if name in ("model", "base_url") and not isinstance(value, str | None):
             raise ConfigurationError(f"{name} is a text, not {type(value).__name__}")
         if name not in names:
-            if name in Settings.__annotations__ and name not in Options.__annotations__:
+            is_set = name in Settings.__annotations__ and name not in Options.__annotations__
+            if is_set and name in Call.__annotations__:
+                raise ConfigurationError(f"{name} is for conversations, as in ask(…, {name}=…); leave it out")
+            if is_set:
                 raise ConfigurationError(f"{name} is a setting of the client, not of a call: Client(…, {name}=…)")
             if known is Settings and name in Call.__annotations__:
                 raise ConfigurationError(f"{name} is an option of a call, not of the client: ask(…, {name}=…)")

@@ -18,10 +18,12 @@ from .dialects.media_formats import Drawn, ImageAnswer, ImageRequest
 from .downloads import shown
 from .errors import ClosedError, ConfigurationError, DeadlineExceeded, SabirError
 from .media import ImageSource, image, media_type_of
-from .media_calls import Made, MediaAsker, MediaCall, saved, typed_options
+from .media_calls import Made, MediaAsker, MediaCall, note_format, saved, typed_options
 from .messages import Image, Message, Part, Text
 from .options import checked_options, merged
 from .requests import Notice
+
+_KNOWN = {kind: f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif")} | {"jpg": "image/jpeg"}
 
 Artist: TypeAlias = MediaAsker[ImageRequest, Drawn, ImageAnswer]
 
@@ -115,6 +117,9 @@ class ImageCall(MediaCall[ImageRequest, Drawn, ImageAnswer, ImageResponse]):
 
     async def completed(self, answer: ImageAnswer) -> ImageAnswer:
         images = [_named(await self._loaded(each)) for each in answer.images]
+        for each in images:
+            if each.data is not None:
+                note_format(self.exchange, self.request.format, _KNOWN, each.data)
         wanted = self.request.n
         if wanted is not None and len(images) < wanted and not any(it.subject == "n" for it in self.exchange.notices):
             text = f"{wanted} pictures were asked for, and {len(images)} came; a filter may have held back the others"

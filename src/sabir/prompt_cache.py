@@ -9,8 +9,9 @@ client.
 from __future__ import annotations
 
 import re
+import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from itertools import count
 from typing import Any, NamedTuple, final
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple, final
 import msgspec
 
 from .cost import Cost
-from .dialects.cache_marks import is_marked
-from .messages import Message
+from .dialects.cache_marks import is_marked, last_mark
+from .messages import Message, Part, Text
 from .requests import CacheReport, Notice, Request
 from .usage import Usage
 
@@ -32,26 +33,52 @@ MOST_SECTIONS = 1024
 # A prompt's sections before its messages, in the order in which providers read them.
 _FIXED = ("tools", "schema", "documents", "system", "thinking", "tool_choice")
 _WIDTH = 8
-# Providers keep prompts in blocks and on several machines: a few tokens less are no miss.
+# Providers keep prompts in blocks and on several machines: a few tokens less are no miss. Where a section is another,
+# there is a cause, and less of a lack tells it.
 _CLEARLY_FEWER = 0.5
+_FEWER = 0.75
+# Who does not tell of writes keeps all of a prompt, long ones in blocks of as many as this.
+_LONG_PROMPT = 1024
+_BLOCK = 128
 
 _UNTOLD = CacheReport()
-_PASSING = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?"
-    r"|(?i:\b(?:current|today's|local)\s+(?:date(?:\s+and\s+time)?|datetime|time(?:stamp)?)\s*(?:is\b|[:=])\s*)"
-    r"[^\n]{0,30}?\d[\w:.+-]*"
-    r"|(?<![\w.-])1[5-9]\d{8}(?:\d{3})?(?![\w-])"
-    r"|\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
+_WEEKDAY = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\b\.?"
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\b\.?"
 )
+_DAY = rf"(?:\d\d?(?:st|nd|rd|th)?\.?\s+{_MONTH}|{_MONTH}\s+\d\d?(?:st|nd|rd|th)?\b)"
+_DATE = rf"(?:\b\d{{4}}[-/.]\d\d?[-/.]\d\d?|\b\d\d?[-/.]\d\d?[-/.](?:\d{{4}}|\d\d)|\b{_DAY}(?:,?\s+\d{{4}})?)"
+_TIME = r"\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\b\.?)?"
+_MOMENT = rf"{_DATE}(?:t|,?\s+(?:at\s+)?){_TIME}(?:\s+(?:[a-z]{{3,4}}\s+)?\d{{4}}\b)?"
+_PASSING = re.compile(
+    # A day and its time, in either order, and behind both the year, as ctime() has them.
+    rf"{_MOMENT}|\b{_TIME},?\s+(?:on\s+)?(?:{_WEEKDAY},?\s+)?{_DATE}"
+    # What is said to be the time or the day; those of something, like the time of a train, last.
+    r"|\b(?:current|today's|local)\s+(?:date(?:\s+and\s+time)?|datetime|time(?:stamp)?)\s*(?:is\b|[:=])\s*"
+    r"[^\n]{0,30}?\d[\w:.+-]*"
+    r"|(?:\b(?:today|now|the\s+(?:date|time)(?:\s+now)?)|(?:^|(?<=[.!?]\s))(?:it|date|time))(?:\s+is\s+|'s\s+|\s*[:=]\s*)"
+    rf"(?:now\s+)?(?:(?:the\s+)?{_WEEKDAY},?\s+)?(?:the\s+)?(?:{_MOMENT}|{_DATE}|\b{_TIME})"
+    r"|\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Seconds or milliseconds since 1970, if they are those of today: other numbers of ten digits are somebody's phone.
+_EPOCH = re.compile(r"(?<![\w.+-])(\d{10})(?:\d{3})?(?![\w-])")
+_DIGIT = re.compile(r"\d")
+_A_DAY = 24 * 60 * 60
 
 
 class _Seen(NamedTuple):
-    """A request that was answered: fingerprints of its sections, tokens read from the cache, and in it afterwards."""
+    """A request that was answered: fingerprints of its sections, and tokens.
+
+    `read` came from the cache; `held` are certainly in it afterwards, and `likely`, if any are kept at all.
+    """
 
     model: str
     sections: bytes
     read: int
     held: int
+    likely: int
 
 
 @final
@@ -88,16 +115,19 @@ class PromptMemory:
             self._seen.pop(key, None)
 
     def advice(self, request: Request) -> Iterator[Notice]:
-        """What in the system message looks as if no two calls had it in common."""
-        for message in request.messages:
-            if message.role != "system":
+        """What looks as if no two calls had it in common, in what of the system message is to be kept."""
+        if not request.cache and not is_marked(request):
+            return
+        # Marks alone keep nothing that stands behind the last of them.
+        end = None if request.cache else last_mark(request)
+        for at, message in enumerate(request.messages):
+            if message.role != "system" or (end is not None and at > end[0]):
                 return
-            text = message.text
+            text = message.text if end is None or at < end[0] else _joined(message.parts[: end[1] + 1])
             # By its hash, since a prompt of 100 kB takes longer to search than to send.
             passing = self._found.get(key := hash(text), "")
             if passing == "":
-                found = _PASSING.search(text)
-                passing = self._found[key] = found and found[0][:80]
+                passing = self._found[key] = _passing(text)
                 for old in list(self._found)[:-MOST_REQUESTS]:
                     self._found.pop(old, None)
             if passing:
@@ -139,12 +169,19 @@ class Watch:
             key, seen, alike = near
             expected, changed, is_replaced = _compared(sections, seen, alike)
             replaced = key if is_replaced else None
-        self._memory.remember(_Seen(self._model, sections, read, read + (usage.cache_write or 0)), replaced)
-        missed = 0 if read >= expected * _CLEARLY_FEWER else expected - read
+            if changed is not None and read and usage.cache_write is None:
+                expected = max(expected, seen.likely)
+            # A shorter prompt than that before reads no more than it has.
+            expected = min(expected, usage.input_tokens or expected)
+        held = read + (usage.cache_write or 0)
+        likely = _likely(usage.input_tokens or 0) if usage.cache_write is None else held
+        self._memory.remember(_Seen(self._model, sections, read, held, likely), replaced)
+        least = _CLEARLY_FEWER if changed is None else _FEWER
+        missed = 0 if read >= expected * least else expected - read
         # Whoever never tells of hits has not told that there were none.
         is_cold = changed is not None and usage.cache_read == 0
         if missed or is_cold:
-            self._blame(changed, min(missed, usage.input_tokens or missed), request, usage, answer)
+            self._blame(changed, missed, request, usage, answer)
         elif not has_traffic:
             self._reason = self._reason or self._too_small(usage)
 
@@ -176,6 +213,26 @@ class Watch:
         if least is None or total is None or total >= least:
             return None
         return f"the prompt has {total} tokens, and of this model none under {least} are kept"
+
+
+def _joined(parts: Iterable[Part]) -> str:
+    return "".join([part.text for part in parts if isinstance(part, Text)])
+
+
+def _passing(text: str) -> str | None:
+    """What in a text looks as if it were another in every call, or a little of it."""
+    # Without a digit there is nothing to be found, and to see that is quicker.
+    if _DIGIT.search(text) is None:
+        return None
+    if found := _PASSING.search(text):
+        return found[0][:80]
+    now = time.time()
+    return next((each[0] for each in _EPOCH.finditer(text) if abs(int(each[1]) - now) < _A_DAY), None)
+
+
+def _likely(total: int) -> int:
+    """How many tokens of a prompt are kept by a provider that does not tell."""
+    return total - total % _BLOCK if total >= _LONG_PROMPT else total
 
 
 def report_of(usage: Usage) -> CacheReport:

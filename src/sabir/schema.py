@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, time
 from decimal import Decimal
 from types import UnionType
 from typing import (
@@ -37,6 +37,7 @@ from typing import (
 import msgspec
 
 from .errors import ConfigurationError, StructuredOutputError, ToolError
+from .json_schemas import found, references, types_of
 
 T = TypeVar("T")
 
@@ -95,6 +96,10 @@ def schema_of(target: Any) -> Schema[Any]:
     """
     if isinstance(target, dict):
         return _given_schema(cast("dict[str, Any]", target))
+    if isinstance(target, (str, list, tuple, msgspec.Struct)) or dataclasses.is_dataclass(type(target)):
+        raise ConfigurationError(f"there is no JSON Schema for a value; give its type, not {target!r:.80}")
+    if not isinstance(target, type) and _is_model(type(target)):
+        raise ConfigurationError(f"there is no JSON Schema for a value; give its type, not {target!r:.80}")
     try:
         return _type_schema(target)
     except TypeError:  # it cannot be hashed, as an annotation that holds a dict
@@ -253,10 +258,26 @@ def _given_schema(given: dict[str, Any]) -> Schema[Any]:
         raise ConfigurationError(f"the schema holds something that is not JSON: {error}") from error
     if schema != given:
         raise ConfigurationError("the schema is not JSON: keys must be strings and sequences must be lists")
+    types = types_of(schema)
+    if types and "object" not in types:
+        raise ConfigurationError(
+            "an answer must be a JSON object, and this schema is of another type; wrap it in one with a single property"
+        )
+    for reference in references(schema):
+        if not _leads_somewhere(schema, reference):
+            raise ConfigurationError(
+                f"the schema refers to {reference!r}, which is not in it; nothing is fetched, so put it into $defs"
+            )
     title = schema.get("title")
     read = _given_reader(schema)
     name = _name(title if isinstance(title, str) else "schema")
     return Schema(name, schema, read or msgspec.json.decode, is_checked=read is not None)
+
+
+def _leads_somewhere(schema: dict[str, Any], reference: str) -> bool:
+    """Whether a reference leads to something in this schema; of anchors that is for the validator to say."""
+    is_pointer = reference == "#" or reference.startswith("#/")
+    return found(schema, reference) is not None if is_pointer else reference.startswith("#")
 
 
 def _given_reader(schema: dict[str, Any]) -> Callable[[str | bytes], Any] | None:
@@ -460,13 +481,14 @@ def _classes(annotation: Any, found: dict[type, dict[str, Any]]) -> dict[type, d
 
 
 def _mark_times(schema: dict[str, Any], hint: Any) -> None:
-    """Say of a datetime more than msgspec does, which calls it a string like any other."""
+    """Say of a datetime or time more than msgspec does, which calls it a string like any other."""
     atoms = list(_atoms(hint))
-    if datetime in atoms and str not in atoms:
+    kinds = [format_ for kind, format_ in ((datetime, "date-time"), (time, "time")) if kind in atoms]
+    if len(kinds) == 1 and str not in atoms:
         nodes = [schema]
         for node in nodes:
             if node.get("type") == "string":
-                node.setdefault("format", "date-time")
+                node.setdefault("format", kinds[0])
             nodes += [child for child in (*node.get("anyOf", ()), node.get("items")) if isinstance(child, dict)]
 
 

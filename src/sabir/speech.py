@@ -12,10 +12,20 @@ from .chunks import Phase, StreamChunk
 from .dialects.media_formats import Sound, SpeechAnswer, SpeechRequest
 from .errors import ConfigurationError
 from .media import media_type_of
-from .media_calls import Made, MediaAsker, MediaCall, saved, typed_options
+from .media_calls import Made, MediaAsker, MediaCall, note_format, saved, typed_options
 from .messages import Audio, Message, Part, Text
 from .options import checked_options, merged
 from .streams import AwaitableReader, BlockingReader
+
+# What each format begins with; of the others ("pcm") the bytes say nothing.
+_KNOWN = {
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "aac": "audio/aac",
+    "opus": "audio/ogg",
+    "ogg": "audio/ogg",
+}
 
 Speaker: TypeAlias = MediaAsker[SpeechRequest, Sound, SpeechAnswer]
 
@@ -79,6 +89,10 @@ class SpeechCall(MediaCall[SpeechRequest, Sound, SpeechAnswer, SpeechResponse]):
 
     def parts(self) -> tuple[Part, ...]:
         return (Audio(data=b"".join(self.sounds)),) if self.sounds else ()
+
+    async def completed(self, answer: SpeechAnswer) -> SpeechAnswer:
+        note_format(self.exchange, self.request.format, _KNOWN, answer.audio.data or b"")
+        return answer
 
     def made(self, answer: SpeechAnswer, common: Mapping[str, Any]) -> SpeechResponse:
         return SpeechResponse(audio=_named(answer.audio), **common)

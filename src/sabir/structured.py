@@ -9,20 +9,25 @@ them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeVar, final
 
 import msgspec
 
 from . import deltas
 from .deltas import Delta
-from .errors import UnsupportedError
+from .errors import StructuredOutputError, UnsupportedError
+from .lifting import lifted
 from .messages import Message, Text
 from .model import Exchange, Model
 from .requests import HttpRequest, Notice, Request, SchemaMode, ToolSpec
-from .strict_json import encode_json
+from .schema import Schema
+from .strict_json import decode_json, encode_json
 from .usage import NOTHING, Usage
+
+T = TypeVar("T")
 
 _TOOL = "answer"
 _TOOL_TEXT = "Give the answer. Call this, once, when you have all that you need."
@@ -72,6 +77,52 @@ def way_of(
     return ways[wanted]
 
 
+def read_answer(schema: Schema[T], text: str, mode: SchemaMode | None) -> tuple[T, Notice | None]:
+    """The value of an answer, and what to say of how it was found.
+
+    What fits as it is stays as it is. Else what a lowered schema asks for otherwise is undone, where the provider's own
+    mode was asked for one; and where nothing held the model to JSON, what stands around it is left out.
+
+    Raises:
+        StructuredOutputError: it does not fit.
+    """
+    notice = None
+    if mode in ("tool", "json", "prompt") and (found := _json_in(text)) != text.strip():
+        text, notice = found, _AROUND
+    if mode != "native":
+        return schema.parse(text), notice
+    try:
+        whole = encode_json(lifted(decode_json(text), schema.json)).decode()
+    except ValueError:
+        return schema.parse(text), notice
+    if not schema.is_checked:
+        return schema.parse(whole), notice
+    try:
+        return schema.parse(text), notice
+    except StructuredOutputError:
+        return schema.parse(whole), notice
+
+
+_AROUND = Notice("emulated", "schema", "the answer had something around its JSON, which was left out of `parsed`")
+
+
+def _json_in(text: str) -> str:
+    """The first JSON object in a text that is more than that; the text, if there is none."""
+    text = text.strip()
+    at = text.find("{")
+    while at >= 0 and not (at == 0 and text.endswith("}")):
+        try:
+            _, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at = text.find("{", at + 1)
+        else:
+            return text[at:end]
+    return text
+
+
+_DECODER = json.JSONDecoder()
+
+
 @final
 class ByTool:
     """Has the model call a tool, and hands its arguments on as text."""
@@ -88,6 +139,9 @@ class ByTool:
                 if seen := [each for delta in batch for each in reader.read(delta)]:
                     yield seen
                 del batch
+        if rest := reader.end():
+            yield rest
+        exchange.report(reader.notices)
 
     def explain(self, request: Request) -> tuple[HttpRequest, tuple[Notice, ...]]:
         http, notices = self._model.explain(_with_tool(request))
@@ -207,39 +261,96 @@ def _counted(delta: Delta, before: Usage) -> Delta:
 
 
 class _CallReader:
-    """The deltas of an answer, with the call of one tool as a part of text."""
+    """The deltas of an answer, with the call of one tool as its text.
+
+    What the model says in prose is held until it is clear whether the call comes: then it is no part of the answer, and
+    a notice says it. Parts are numbered anew for that.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._answering: set[int] = set()
+        self._numbers: dict[int, int] = {}
+        self._held: list[Delta] = []
+        self._holding: set[int] = set()
+        self._unread: set[int] = set()
+        # The parts that are the answer, one for each choice at most.
+        self._answering: dict[int, int] = {}
         self._has_others = False
         # What comes while a call has no name yet, from its opening on.
-        self._held: list[Delta] = []
+        self._nameless: list[Delta] = []
+        self.notices: list[Notice] = []
 
     def read(self, delta: Delta) -> list[Delta]:
-        if self._held:
-            self._held.append(delta)
-            opening = self._held[0]
-            is_named = type(delta) is deltas.State and delta.part == opening.part and delta.name is not None  # type: ignore[union-attr]
+        if self._nameless:
+            self._nameless.append(delta)
+            opening = self._nameless[0]
+            assert type(opening) is deltas.Open
+            is_named = type(delta) is deltas.State and delta.part == opening.part and delta.name is not None
             if not is_named and type(delta) is not deltas.Finish:
                 return []
-            held, self._held = self._held, []
+            nameless, self._nameless = self._nameless, []
             name = delta.name if type(delta) is deltas.State else None
-            return [read for each in held for read in self._read(each, name)]
+            return [read for each in nameless for read in self._read(each, name)]
         if type(delta) is deltas.Open and delta.kind == "call" and delta.name is None:
-            self._held.append(delta)
+            self._nameless.append(delta)
             return []
         return self._read(delta, None)
 
+    def end(self) -> list[Delta]:
+        """What is left to say when the answer has ended."""
+        nameless, self._nameless = self._nameless, []
+        return [*(read for each in nameless for read in self._read(each, None)), *self._flushed()]
+
     def _read(self, delta: Delta, late_name: str | None) -> list[Delta]:
-        if type(delta) is deltas.Open and delta.kind == "call":
-            if (delta.name or late_name) != self._name:
-                self._has_others = True
-                return [delta]
-            self._answering.add(delta.part)
-            return [deltas.Open(delta.part, "text", choice=delta.choice)]
-        if type(delta) is deltas.State and delta.part in self._answering:
+        if type(delta) is deltas.Open:
+            return self._opened(delta, late_name)
+        if type(delta) is deltas.Finish:
+            flushed = self._flushed()
+            is_answer = delta.reason == "tool_calls" and delta.choice in self._answering and not self._has_others
+            return [*flushed, msgspec.structs.replace(delta, reason="stop") if is_answer else delta]
+        part = getattr(delta, "part", None)
+        if part is None:
+            return [delta]
+        if part in self._holding:
+            self._held.append(delta)
             return []
-        if type(delta) is deltas.Finish and delta.reason == "tool_calls" and self._answering and not self._has_others:
-            return [msgspec.structs.replace(delta, reason="stop")]
-        return [delta]
+        if part in self._unread or (part in self._answering.values() and type(delta) is deltas.State):
+            return []
+        return [self._renumbered(delta)]
+
+    def _opened(self, opening: deltas.Open, late_name: str | None) -> list[Delta]:
+        if opening.kind == "text":
+            self._holding.add(opening.part)
+            self._held.append(opening)
+            return []
+        if opening.kind != "call":
+            return [self._renumbered(opening)]
+        if (opening.name or late_name) != self._name:
+            self._has_others = True
+            return [*self._flushed(), self._renumbered(opening)]
+        if opening.choice in self._answering:
+            self._unread.add(opening.part)
+            self._say("the model gave its answer twice; the first one counts")
+            return []
+        self._answering[opening.choice] = opening.part
+        return [self._renumbered(deltas.Open(opening.part, "text", choice=opening.choice))]
+
+    def _flushed(self) -> list[Delta]:
+        """What was held: part of the message where the model goes on, and else nothing but a notice."""
+        held, self._held = self._held, []
+        if not self._answering or self._has_others:
+            self._holding.clear()
+            return [self._renumbered(each) for each in held]
+        if said := "".join(each.text for each in held if type(each) is deltas.Text).strip():
+            self._say(f"beside its answer the model said: {said[:500]}")
+        return []
+
+    def _renumbered(self, delta: Delta) -> Delta:
+        if (part := getattr(delta, "part", None)) is None:
+            return delta
+        if type(delta) is deltas.Open:
+            self._numbers[part] = len(self._numbers)
+        return msgspec.structs.replace(delta, part=self._numbers[part])
+
+    def _say(self, message: str) -> None:
+        self.notices.append(Notice("emulated", "schema", message))

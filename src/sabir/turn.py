@@ -32,7 +32,7 @@ from .requests import Notice, Request, Response, SchemaMode, Timings, ToolSpec
 from .runtime import Runtime
 from .schema import Schema
 from .streams import AwaitableReader, BlockingReader
-from .strict_json import decode_json, encode_json
+from .structured import read_answer
 from .tools import Tool, Toolbox, failure_of, result_of
 from .usage import NOTHING, Usage
 
@@ -220,6 +220,7 @@ class Turn(Generic[T]):
                     break
                 except _Misfit as misfit:
                     if not self._asks_again(message, misfit.error):
+                        misfit.error.answers = (*self._rejected[::2], message)
                         raise misfit.error from None
                     reason = misfit.error.message
                 if Phase.RESTARTING in self._include:
@@ -337,40 +338,22 @@ class Turn(Generic[T]):
         if (refusal := message.refusal) is not None or finish == "refusal":
             raise StructuredOutputError(f"the model declined: {refusal or message.text or 'it gave no reason'}")
         if finish == "length":
-            raise StructuredOutputError("the answer was cut at max_tokens, before it was whole")
+            most = self._request.max_tokens
+            limit = "what its model may write" if most is None else f"max_tokens={most}"
+            raise StructuredOutputError(f"the answer was cut at {limit}, before it was whole; give it more max_tokens")
         if message.tool_calls:
             raise StructuredOutputError("the model called tools, which were not run, instead of answering")
         if not self._schema.is_checked:
             remedy = "pip install 'sabir[jsonschema]' does that, and so does schema= with a type"
             text = f"the answer is JSON, but was not held against the schema: {remedy}"
             self.exchange.notices.append(Notice("emulated", "schema", text))
-        text = message.text
-        if self._schema_mode in ("tool", "json", "prompt"):
-            text = self._without_prose(text)
         try:
-            return self._schema.parse(self._lifted_text(text))
+            value, notice = read_answer(self._schema, message.text, self._schema_mode)
         except StructuredOutputError as error:
             raise _Misfit(error) from None
-
-    def _without_prose(self, text: str) -> str:
-        """The JSON of an answer that has something around it: a fence, a sentence."""
-        begin, end = text.find("{"), text.rfind("}") + 1
-        if text.strip() == text[begin:end] or begin < 0 or end <= begin:
-            return text
-        message = "the answer had something around its JSON, which was left out of `parsed`"
-        self.exchange.notices.append(Notice("emulated", "schema", message))
-        return text[begin:end]
-
-    def _lifted_text(self, text: str) -> str:
-        """The answer's JSON with what the schema's lowering did to values undone."""
-        if self._schema_mode != "native" or self._request.schema is None:
-            return text
-        try:
-            value = decode_json(text)
-        except ValueError:
-            return text
-        whole = lifted(value, self._request.schema.json)
-        return text if whole == value else encode_json(whole).decode()
+        if notice is not None:
+            self.exchange.notices.append(notice)
+        return value
 
     def _asks_again(self, message: Message, error: StructuredOutputError) -> bool:
         """Send an answer back that does not fit, if there is another attempt."""
@@ -389,7 +372,7 @@ class Turn(Generic[T]):
         value = None if self._partial_json is None else self._partial_json.value
         if value is None or self._schema_mode != "native" or self._request.schema is None:
             return value
-        whole: dict[str, Any] = lifted(value, self._request.schema.json)
+        whole: dict[str, Any] = lifted(value, self._request.schema.json, is_partial=True)
         return whole
 
     def _partial(self) -> Message:

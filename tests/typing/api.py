@@ -65,6 +65,8 @@ def blocking() -> None:
     assert_type(best[0].document, str)
     client.pull(on_progress=lambda progress: assert_type(progress.fraction, float | None), timeout=3600)
     batch = client.batches.submit(["…", [sabir.user("…")], ["…", dot]], schema=Invoice, key="…", temperature=0)
+    client.batches.submit(["…"], images=[dot])  # type: ignore[call-arg]
+    client.batches.status(batch, temperature=0)  # type: ignore[call-arg]
     assert_type(client.batches, sabir.Batches)
     assert_type(batch, sabir.Batch)
     assert_type(client.batches.status(batch), sabir.Batch)
@@ -73,8 +75,11 @@ def blocking() -> None:
         assert_type(results, sabir.BatchResults[Invoice])
         for result in results:
             assert_type(result, sabir.BatchResult[Invoice])
+            # As docs/batches.md and README.md show it.
             if result.response is not None:
                 assert_type(result.response.parsed, Invoice)
+            shown = result.error if result.response is None else result.response.parsed
+            assert_type(shown, sabir.SabirError | Invoice | None)
             assert_type(result.error, sabir.SabirError | None)
             assert_type(result.cost, sabir.Cost | None)
     assert_type(client.batches.results(batch), sabir.BatchResults[None])

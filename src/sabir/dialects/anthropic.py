@@ -54,7 +54,7 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, lost_citations, mapping_of, text_of
-from .cache_marks import ANY_MODEL, LEAST_OF_CLAUDE, Caching, control_of, mark_of, placed
+from .cache_marks import ANY_MODEL, LEAST_OF_CLAUDE, Caching, control_of, is_in_order, mark_of, placed
 from .call_arguments import arguments_object, arguments_text
 from .call_ids import fitting_ids, with_fitting_id
 from .failures import error_from_value, provider_error, status_of
@@ -974,6 +974,8 @@ class _RequestReader:
             stream=wire.get("stream", False),
             **self._options(wire),
         )
+        if not is_in_order(request):
+            raise _refused("cache_control", "ttl='1h' must not come after ttl='5m', which is what none says")
         ours = _BodyEncoder(self._dialect).body(request)
         apart = ("messages", "system", "tools")
         patch = difference(*({k: v for k, v in side.items() if k not in apart} for side in (wire, ours)))

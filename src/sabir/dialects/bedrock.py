@@ -57,7 +57,7 @@ from ..requests import Effort, HttpRequest, Notice, Options, OutputSchema, Reque
 from ..strict_json import decode_json, encode_json, is_array, is_object
 from ..usage import Usage
 from . import NO_DOCUMENTS, Unsupported, Verdicts, count_of, event_object, list_of, lost_citations, mapping_of, text_of
-from .cache_marks import LEAST_OF_CLAUDE, Caching, mark_of, placed
+from .cache_marks import LEAST_OF_CLAUDE, Caching, is_in_order, is_marked, mark_of, placed, unmarked
 from .call_arguments import arguments_object, arguments_text
 from .call_ids import fitting_ids, with_fitting_id
 from .event_stream import Headers, MessageStream, encode_message
@@ -240,7 +240,11 @@ MEDIA = MediaRules(
 # cache points among its tools, and what it keeps begins at 1000 tokens.
 _CACHED = re.compile(r"claude-(?:3-7|3-5-haiku|3-5-sonnet-20241022|[a-z]+-[4-9])|nova")
 _TOOLS_UNCACHED = re.compile(r"nova")
-CACHING = Caching(marked=_CACHED, least=((_TOOLS_UNCACHED, 1000), *LEAST_OF_CLAUDE))
+# .../about-aws/whats-new/2026/01/amazon-bedrock-one-hour-duration-prompt-caching: Claude has it from 4.5 on.
+_BRIEF = re.compile(r"nova|claude-3|claude-[a-z]+-4-(?:[01](?!\d)|\d{8})")
+CACHING = Caching(marked=_CACHED, brief=_BRIEF, least=((_TOOLS_UNCACHED, 1000), *LEAST_OF_CLAUDE))
+# A model's id names its maker, alone or at the end of an ARN; that of an application's own profile is any letters.
+_NAMED = re.compile(r"(?:^|/)[a-z][a-z0-9-]*\.[^/]+$")
 _NOT_IN_A_NAME = re.compile(r"[^\w\s()\[\]-]|\s+", re.ASCII)
 
 Family: TypeAlias = Literal["claude", "nova", "gpt-oss"]
@@ -639,9 +643,14 @@ class _BodyEncoder:
     def _keep(self, request: Request) -> Request:
         """The request with its marks in their places."""
         caching = self._dialect.caching
-        # A caller's own marks go along where the model is not known: a profile's ARN, or a body without its path.
-        if request.cache and not caching.marks(self._model) and self._dialect.family is None:
-            self._refuse("cache", f"{self._model} is not known to keep prompts; mark a part with cached() to try it")
+        if not caching.marks(self._model) and self._dialect.family is None and (request.cache or is_marked(request)):
+            if _NAMED.search(self._model):
+                self._refuse("cache", f"{self._model} is not known to keep prompts, and such models refuse to be asked")
+                return unmarked(request)
+            # A caller's own marks go along where the model is not known: a profile's ARN, or a body without its path.
+            if request.cache:
+                text = f"{self._model} does not say which model it is; mark a part with cached() to try it"
+                self._refuse("cache", text)
             return request
         request, notices = placed(request, caching, is_after_tools=not _TOOLS_UNCACHED.search(self._model))
         self.notices += notices
@@ -1300,6 +1309,8 @@ class _RequestReader:
             schema=_read_schema(flat.get("outputConfig.textFormat")),
             **self._options(flat),
         )
+        if not is_in_order(request):
+            raise _refused("cachePoint", "ttl='1h' must not come after ttl='5m', which is what none says")
         ours = _flat(_BodyEncoder(self._dialect, "").body(request), _IN_REQUEST)
         apart = ("messages", "system", "toolConfig.tools")
         patch = difference(*({k: v for k, v in side.items() if k not in apart} for side in (flat, ours)))

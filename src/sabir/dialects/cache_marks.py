@@ -8,7 +8,7 @@ has for a mark, and where, is a dialect's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -16,13 +16,15 @@ from typing import Any, cast
 
 import msgspec
 
-from ..messages import Audio, CacheMark, File, Image, Message, Text, ToolCall, ToolResult, Value
+from ..messages import Audio, CacheMark, File, Image, Message, Part, Text, ToolCall, ToolResult, Value
 from ..requests import Notice, Request
 from ..strict_json import is_object
 
 # https://platform.claude.com/docs/en/build-with-claude/prompt-caching, and
 # https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
 MOST_MARKS = 4
+# What is kept for this long has to stand before what is not, or the request is refused: the same pages.
+_LONG: CacheMark = "1h"
 
 _MARKABLE = (Text, Image, File, Audio, ToolCall, ToolResult, Value)
 
@@ -34,6 +36,7 @@ class Caching:
     Attributes:
         marked: the models, by a pattern of their names, that are told where; None is a server that is not to be told.
         with_tools: whether it has a word for a mark behind a tool, too.
+        brief: the models that are told where, and keep prompts for five minutes whatever is asked.
         key: the field that takes a key which requests of the same beginning have in common; None if there is none.
         long: the models that can be asked to keep prompts for long, at no other price (`prompt_cache_retention`).
         least: how many tokens a prompt has to have to be kept, by the first pattern that fits the model's name.
@@ -42,6 +45,7 @@ class Caching:
 
     marked: re.Pattern[str] | None = None
     with_tools: bool = True
+    brief: re.Pattern[str] | None = None
     key: str | None = None
     long: re.Pattern[str] | None = None
     least: tuple[tuple[re.Pattern[str], int], ...] = ()
@@ -98,11 +102,14 @@ def keyed(request: Request, caching: Caching) -> tuple[dict[str, Any], tuple[Not
         text = "nothing was sent for cache: servers of this format that keep prompts do so by themselves"
         return {}, (Notice("emulated", "cache", "; ".join(filter(None, (text, caching.remedy)))),)
     fields: dict[str, Any] = {caching.key: common_key(request)}
-    if request.cache == "1h" and caching.long is not None and caching.long.search(request.model):
+    # There is one key for the whole prompt: the longest time that any of it is to be kept for counts.
+    asked = {request.cache, *(mark for _, mark in _marks(request))}
+    lifetime = next((each for each in (_LONG, "5m") if each in asked), None)
+    if lifetime == _LONG and caching.long is not None and caching.long.search(request.model):
         text = "cache='1h' was approximated: sent as prompt_cache_retention='24h', which is the most, at no other price"
         return {**fields, "prompt_cache_retention": "24h"}, (Notice("emulated", "cache", text),)
-    if request.cache in ("5m", "1h"):
-        text = f"cache={request.cache!r} was sent without its time: this API keeps prompts for as long as it likes"
+    if lifetime is not None:
+        text = f"cache={lifetime!r} was sent without its time: this API keeps prompts for as long as it likes"
         return fields, (Notice("emulated", "cache", text),)
     return fields, ()
 
@@ -128,10 +135,12 @@ def placed(request: Request, caching: Caching, *, is_after_tools: bool = True) -
     """The request with its marks in its parts: those that it came with, and for `cache` those that help.
 
     They help after the tools (unless this model would take none there), after the system message and at the end of the
-    last message, so that the next round and the next turn find all of it. Of more than four the last are kept.
+    last message, so that the next round and the next turn find all of it. Of more than four the last are kept, and what
+    stands before a mark of an hour is kept for an hour, too.
     """
     found = dict(_marks(request)) if is_marked(request) else {}
-    marks, notices = dict(found), list[Notice]()
+    marks: dict[_Place, CacheMark] = dict(found)
+    notices: list[Notice] = []
     if not caching.with_tools and any(at < 0 for at, _ in found):
         marks = {place: mark for place, mark in found.items() if place[0] >= 0}
         notices.append(Notice("dropped", "cache", "a mark behind a tool was left out: this API has no place for it"))
@@ -145,6 +154,17 @@ def placed(request: Request, caching: Caching, *, is_after_tools: bool = True) -
         text = f"{surplus} marks of cache were left out: {MOST_MARKS} are the most, and the last of them are kept"
         notices.append(Notice("dropped", "cache", text))
         marks = {place: marks[place] for place in sorted(marks)[surplus:]}
+    if caching.brief is not None and caching.brief.search(request.model):
+        if _LONG in marks.values():
+            text = "cache='1h' was sent without its time: this model keeps prompts for five minutes"
+            notices.append(Notice("emulated", "cache", text))
+        marks = dict.fromkeys(marks, True)
+    if early := _too_short(marks):
+        text = (
+            f"{len(early)} marks of cache were raised to '1h': this API refuses any that are of less before one of '1h'"
+        )
+        notices.append(Notice("emulated", "cache", text))
+        marks |= dict.fromkeys(early, _LONG)
     changed = [place for place in {*found, *marks} if found.get(place) != marks.get(place)]
     if not changed:
         return request, tuple(notices)
@@ -158,6 +178,38 @@ def placed(request: Request, caching: Caching, *, is_after_tools: bool = True) -
             parts[part_at] = msgspec.structs.replace(parts[part_at], cache=mark)
             messages[at] = msgspec.structs.replace(messages[at], parts=tuple(parts))
     return msgspec.structs.replace(request, tools=tuple(tools), messages=tuple(messages)), tuple(notices)
+
+
+def is_in_order(request: Request) -> bool:
+    """Whether its marks stand as they may: none of an hour behind a shorter one."""
+    return not (is_marked(request) and _too_short(dict(_marks(request))))
+
+
+def _too_short(marks: Mapping[_Place, CacheMark]) -> list[_Place]:
+    """The marks that stand before one of an hour, and are of less: a bare one is of five minutes."""
+    last = max((place for place, mark in marks.items() if mark == _LONG), default=None)
+    return [] if last is None else [place for place, mark in marks.items() if place < last and mark != _LONG]
+
+
+def unmarked(request: Request) -> Request:
+    """The request without a wish or a mark, for a model that would refuse it with them."""
+    tools = tuple([msgspec.structs.replace(tool, cache=None) for tool in request.tools])
+    messages = tuple(
+        [
+            msgspec.structs.replace(message, parts=tuple([_unmarked(part) for part in message.parts]))
+            for message in request.messages
+        ]
+    )
+    return msgspec.structs.replace(request, cache=None, tools=tools, messages=messages)
+
+
+def _unmarked(part: Part) -> Part:
+    return msgspec.structs.replace(part, cache=None) if part.cache else part
+
+
+def last_mark(request: Request) -> tuple[int, int] | None:
+    """The message and the part that the last mark is on, -1 and the tool if it is on one; None if there is none."""
+    return max((place for place, _ in _marks(request)), default=None)
 
 
 def _marks(request: Request) -> Iterator[tuple[_Place, CacheMark]]:

@@ -102,7 +102,6 @@ _RATIO = re.compile(r"\d{1,3}:\d{1,3}")
 _USUAL_RATE = 24_000
 _TRANSCRIBE = "Transcribe this recording word for word. Answer with the transcript alone."
 _TRANSLATE = "Translate what is said in this recording into English. Answer with the translation alone."
-_ENDED = {"content_filter": "content_filter", "refusal": "content_filter"}
 
 
 @dataclass(frozen=True)
@@ -506,19 +505,32 @@ def _with_state(dialect: Any, request: AskedT, http: HttpRequest, name: str) -> 
 # Answers
 
 
-def _checked(response: Response[Any], what: str) -> StreamProtocolError | ContentFilterError:
-    """The error for an answer that has not what was asked for."""
-    said = f", and said: {response.text[:200]!r}" if response.text else ""
-    if response.finish_reason in _ENDED:
-        return ContentFilterError(f"the provider's filter let no {what} through{said}", partial=response.message)
-    return StreamProtocolError(f"the model answered without {what}{said}", partial=response.message)
+def _check(response: Response[Any], what: str, came: Message | None) -> None:
+    """Whether an answer is all of what was asked for; `came` has what there is of it, None if there is nothing.
+
+    Raises:
+        ContentFilterError: a filter held it back, or the rest of it.
+        StreamProtocolError: there is nothing, or it was cut.
+    """
+    partial, reason = came or response.message, response.finish_reason
+    said = f", and said: {response.text[:200]!r}" if response.text and came is None else ""
+    if reason in ("content_filter", "refusal"):
+        text = f"let no {what} through{said}" if came is None else f"cut the {what} off; partial has what came of it"
+        raise ContentFilterError(f"the provider's filter {text}", partial=partial)
+    if reason == "length":
+        text = f"the {what} was cut at the model's limit of output{said}; partial has what came: ask for less at a time"
+        raise StreamProtocolError(text, partial=partial)
+    if came is None:
+        raise StreamProtocolError(f"the model answered without a {what}{said}", partial=partial)
+    if reason != "stop":
+        text = f"the {what} does not end as a whole one does, and more may be missing; partial has what came: ask again"
+        raise StreamProtocolError(text, partial=partial)
 
 
 def _images(response: Response[Any]) -> ImageAnswer:
     """The pictures of an answer; those of its thinking are not meant."""
     images = tuple(part for part in response.message.parts if isinstance(part, Image) and not _is_thought(part))
-    if not images:
-        raise _checked(response, "a picture")
+    _check(response, "picture", response.message if images else None)
     return ImageAnswer(images=images, message=response.message, usage=response.usage, model=response.model or None)
 
 
@@ -528,27 +540,32 @@ def _is_thought(part: Image) -> bool:
 
 def _spoken(request: SpeechRequest, response: Response[Any]) -> SpeechAnswer:
     sounds = [part for part in response.message.parts if isinstance(part, Audio) and part.data]
-    if not sounds:
-        raise _checked(response, "a sound")
-    data, kind = b"".join(part.data or b"" for part in sounds), sounds[0].media_type or "audio/L16"
-    if request.format != "pcm" and re.match(r"audio/(?:l16|pcm)", kind, re.I):
-        data, kind = wav(data, *told_rate(kind, _USUAL_RATE)), "audio/wav"
-    message = msgspec.structs.replace(response.message, parts=())
+    audio = _joined(request, sounds) if sounds else None
+    _check(response, "sound", None if audio is None else Message("assistant", (audio,)))
+    assert audio is not None
     # The head of the answer, as the chat format keeps it.
+    message = response.message
     return SpeechAnswer(
-        audio=Audio(data=data, media_type=kind),
+        audio=audio,
         usage=response.usage,
         model=response.model or None,
         state=ProviderState(SPEECH, {"id": message.id, "chat": message.state.value if message.state else {}}),
     )
 
 
+def _joined(request: SpeechRequest, sounds: list[Audio]) -> Audio:
+    """The pieces of a sound as one: of samples a WAV file is made, unless they were asked for."""
+    data, kind = b"".join(part.data or b"" for part in sounds), sounds[0].media_type or "audio/L16"
+    if request.format != "pcm" and re.match(r"audio/(?:l16|pcm)", kind, re.I):
+        data, kind = wav(data, *told_rate(kind, _USUAL_RATE)), "audio/wav"
+    return Audio(data=data, media_type=kind)
+
+
 def _transcript(response: Response[Any]) -> TranscriptAnswer:
-    if not response.text and response.finish_reason in _ENDED:
-        raise _checked(response, "a transcript")
-    if response.finish_reason == "length":
-        raise StreamProtocolError("the transcript was cut at the model's limit of output", partial=response.message)
     message = response.message
+    # Where nothing is said, there is nothing to write down.
+    is_there = bool(message.text) or response.finish_reason == "stop"
+    _check(response, "transcript", message if is_there else None)
     return TranscriptAnswer(
         text=message.text.strip(),
         usage=response.usage,
