@@ -96,14 +96,19 @@ def schema_of(target: Any) -> Schema[Any]:
     """
     if isinstance(target, dict):
         return _given_schema(cast("dict[str, Any]", target))
-    if isinstance(target, (str, list, tuple, msgspec.Struct)) or dataclasses.is_dataclass(type(target)):
-        raise ConfigurationError(f"there is no JSON Schema for a value; give its type, not {target!r:.80}")
-    if not isinstance(target, type) and _is_model(type(target)):
+    if _is_value(target):
         raise ConfigurationError(f"there is no JSON Schema for a value; give its type, not {target!r:.80}")
     try:
         return _type_schema(target)
     except TypeError:  # it cannot be hashed, as an annotation that holds a dict
         return _type_schema.__wrapped__(target)
+
+
+def _is_value(target: Any) -> bool:
+    """Whether this is plainly no type: a text, a list, an object of a class of data."""
+    if isinstance(target, (str, list, tuple, msgspec.Struct)):
+        return True
+    return not isinstance(target, type) and (dataclasses.is_dataclass(target) or _is_model(type(target)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
