@@ -108,7 +108,8 @@ def _is_value(target: Any) -> bool:
     """Whether this is plainly no type: a text, a list, an object of a class of data."""
     if isinstance(target, (str, list, tuple, msgspec.Struct)):
         return True
-    return not isinstance(target, type) and (dataclasses.is_dataclass(target) or _is_model(type(target)))
+    kind = cast("type[Any]", type(target))
+    return kind is not type and (dataclasses.is_dataclass(kind) or _is_model(kind))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
