@@ -106,10 +106,9 @@ def schema_of(target: Any) -> Schema[Any]:
 
 def _is_value(target: Any) -> bool:
     """Whether this is plainly no type: a text, a list, an object of a class of data."""
-    if isinstance(target, (str, list, tuple, msgspec.Struct)):
-        return True
-    kind = cast("type[Any]", type(target))
-    return kind is not type and (dataclasses.is_dataclass(kind) or _is_model(kind))
+    kind: type[Any] = type(target)
+    is_of_data = kind is not type and (dataclasses.is_dataclass(kind) or _is_model(kind))
+    return is_of_data or isinstance(target, (str, list, tuple, msgspec.Struct))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
