@@ -104,11 +104,11 @@ def schema_of(target: Any) -> Schema[Any]:
         return _type_schema.__wrapped__(target)
 
 
-def _is_value(target: Any) -> bool:
+def _is_value(target: object) -> bool:
     """Whether this is plainly no type: a text, a list, an object of a class of data."""
-    kind: type[Any] = type(target)
+    kind = type(target)
     is_of_data = kind is not type and (dataclasses.is_dataclass(kind) or _is_model(kind))
-    return is_of_data or isinstance(target, (str, list, tuple, msgspec.Struct))
+    return is_of_data or issubclass(kind, (str, list, tuple, msgspec.Struct))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
