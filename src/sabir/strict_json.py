@@ -94,7 +94,9 @@ def _is_too_deep(data: str | bytes) -> bool:
         return data.count("[") + data.count("{") > DEEPEST and _is_too_deep(data.encode("utf-8", "surrogatepass"))
     if data.count(b"[") + data.count(b"{") <= DEEPEST:
         return False
-    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    # Without an escape every second piece between quotes is a string, which is found faster than by the expression.
+    outside = _STRING.sub(b"", data) if b"\\" in data else b"".join(data.split(b'"')[::2])
+    brackets = outside.translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST
 
 
